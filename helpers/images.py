@@ -1,0 +1,187 @@
+"""From a file to a clean uint8 RGB picture of 128×128, decoded once."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import imagehash
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
+
+from .labels import PICTURES
+from .paths import atomic, run_dir
+
+SIDE = 128  # pixels, the side of every picture that a model sees
+VERSION = 2  # of `prepare`: raise it with every change, so that no stale picture is read from the cache
+SMALLEST = 32  # pixels; a smaller picture holds no face that could be read
+NOISY = 4.0  # grey levels, of `noise_level`: above it notebook 04 shows that denoising helps
+BLURRED = 20.0  # of `sharpness`: below it notebook 04 shows that deblurring helps
+
+
+def read_image(path) -> np.ndarray:
+    """Return the picture in `path` as uint8 RGB `(H, W, 3)`, upright, whatever its mode.
+
+    EXIF rotation is applied, transparency laid on white, 16 bits scaled to 8, palettes and CMYK converted.
+    Pillow reads, not OpenCV, which returns a truncated file as a half grey picture without an error.
+    Raises `ValueError` that names the file when it is missing, not a picture, damaged, or smaller than 32 pixels.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(f"{path} is not a picture file ({path.suffix or 'no suffix'}): save it as JPEG or PNG.")
+    try:
+        with Image.open(path) as file:
+            image = np.asarray(_to_rgb(ImageOps.exif_transpose(file)))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} holds no picture that can be recognised: replace or remove it.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        why = getattr(error, "strerror", None) or error  # without the path, which stands in front
+        raise ValueError(f"{path} cannot be decoded ({why}): replace or remove it.") from error
+    if min(image.shape[:2]) < SMALLEST:
+        size = f"{image.shape[1]}×{image.shape[0]}"
+        raise ValueError(f"{path} has {size} pixels, too few ({SMALLEST}×{SMALLEST}): replace or remove it.")
+    return image
+
+
+def square(image) -> np.ndarray:
+    """Return the largest centred square of `image` `(H, W, 3)`, so that resizing does not stretch the face."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def resize(image, side=SIDE) -> np.ndarray:
+    """Return `image` as `(side, side, 3)`: area averaging to shrink, so that nothing aliases, cubic to enlarge."""
+    how = cv2.INTER_AREA if image.shape[0] >= side else cv2.INTER_CUBIC
+    return cv2.resize(image, (side, side), interpolation=how)
+
+
+def sharpness(image) -> float:
+    """Return the variance of the Laplacian of the grey picture; low means blurred. Source: Pech-Pacheco et al. 2000."""
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+
+
+def noise_level(image) -> float:
+    """Return the estimated standard deviation of the noise of `image` in grey levels. Source: Immerkær 1996."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    return float(np.abs(cv2.filter2D(grey, -1, mask)[1:-1, 1:-1]).mean() * np.sqrt(np.pi / 2) / 6)
+
+
+def denoise(image, strength=8.0) -> np.ndarray:
+    """Return `image` uint8 RGB smoothed by a bilateral filter, which averages neighbours of a like colour only.
+
+    How like: `strength` times the noise level of `image`. Source: Tomasi and Manduchi 1998.
+    """
+    return cv2.bilateralFilter(image, 5, strength * noise_level(image), 2)
+
+
+def deblur(image, amount=1.0, radius=1.5) -> np.ndarray:
+    """Return `image` uint8 RGB sharpened by unsharp masking; `radius` in pixels. Source: Polesel et al. 2000."""
+    soft = cv2.GaussianBlur(image, (0, 0), radius)
+    return cv2.addWeighted(image, 1 + amount, soft, -amount, 0)
+
+
+def prepare(image) -> np.ndarray:
+    """Return `image` as every model sees it: square, 128×128, cleaned where notebook 04 shows that it helps."""
+    image = resize(square(image))
+    if noise_level(image) > NOISY:
+        return denoise(image)
+    return deblur(image) if sharpness(image) < BLURRED else image
+
+
+def prepare_all(root, paths) -> np.ndarray:
+    """Return the prepared pictures of `paths` (relative to `root`), uint8 `(N, 128, 128, 3)`, mapped from a file.
+
+    Each picture is decoded and cleaned once; the result is kept under `runs/<data name>/cache` and made anew when a
+    path, a size, a time of change or the version of the preparation differs. Raises what `read_image` raises.
+    """
+    files = [Path(root) / path for path in paths]
+    try:
+        facts = [(str(path), os.stat(file).st_size, os.stat(file).st_mtime_ns) for path, file in zip(paths, files)]
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} does not exist any more: run the notebooks from 02 again.") from None
+    key = hashlib.sha256(repr((VERSION, SIDE, facts)).encode()).hexdigest()[:16]
+    cache = run_dir() / "cache" / f"faces-{key}.npy"
+    if not cache.exists():
+        with atomic(cache) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(files), SIDE, SIDE, 3))
+
+            def fill(i):
+                array[i] = prepare(read_image(files[i]))
+
+            _map(fill, range(len(files)), "preparing")
+            array.flush()
+    return np.load(cache, mmap_mode="r")
+
+
+def inspect(root, paths) -> pd.DataFrame:
+    """Return what every file is, one row each, in the order of `paths` (relative to `root`).
+
+    Columns: `format, mode, width, height` as stored; `brightness` and `contrast` (mean and standard deviation of the
+    grey levels, 0 to 255), `sharpness`; `digest` (SHA-256 of the decoded pixels); `error` (text, or NA).
+    """
+    rows = _map(lambda path: _inspect_one(root, path), paths, "inspecting")
+    columns = ["format", "mode", "width", "height", "brightness", "contrast", "sharpness", "digest", "error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def near_duplicates(images, distance=8, alike=0.95) -> np.ndarray:
+    """Return a group number for each of `images` uint8 `(N, H, W, 3)`: equal for pictures that look the same.
+
+    Two pictures are joined when their 64-bit perceptual hashes (pHash, of the library ImageHash) differ in at most
+    `distance` bits and their 32×32 grey thumbnails correlate by more than `alike`: hashes alone join strangers in
+    the same pose. Groups are the connected components. Brightness and contrast do not matter; mirroring is not seen.
+    """
+    hashes = _map(lambda image: imagehash.phash(Image.fromarray(image)).hash.ravel(), images, "hashing")
+    bits = np.packbits(np.array(hashes, dtype=bool), axis=1).view(np.uint64)[:, 0]
+    small = np.array([cv2.cvtColor(resize(image, 32), cv2.COLOR_RGB2GRAY).ravel() for image in images], np.float32)
+    small -= small.mean(1, keepdims=True)
+    small /= np.linalg.norm(small, axis=1, keepdims=True) + 1e-6  # a picture of one colour resembles none
+    pairs = []
+    for start in range(0, len(bits), 512):  # blocks keep the table of distances small
+        left, right = np.nonzero(np.bitwise_count(bits[start : start + 512, None] ^ bits[None]) <= distance)
+        same = np.einsum("ij,ij->i", small[left + start], small[right]) > alike
+        pairs.append(np.stack([left[same] + start, right[same]]))
+    left, right = np.concatenate(pairs, axis=1)
+    return connected_components(coo_array((np.ones(len(left)), (left, right)), shape=(len(bits),) * 2))[1]
+
+
+def _to_rgb(image):
+    if image.mode.startswith("I"):  # 16 bits: Pillow would clip them to white instead of scaling them
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _inspect_one(root, path):
+    if pd.isna(path):
+        return {"error": "no path in the CSV: fill it in or remove the row"}
+    try:
+        image = read_image(Path(root) / path)
+    except ValueError as error:
+        return {"error": str(error).replace(f"{Path(root) / path}", str(path))}
+    with Image.open(Path(root) / path) as file:
+        stored = {"format": file.format, "mode": file.mode, "width": file.width, "height": file.height}
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    measured = {"brightness": grey.mean(), "contrast": grey.std(), "sharpness": sharpness(image)}
+    return stored | measured | {"digest": digest}
+
+
+def _map(function, items, title):
+    # Decoding and OpenCV release Python's lock, so threads use every core without copying the pictures.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(tqdm(pool.map(function, items), total=len(items), desc=title, leave=False, mininterval=1))

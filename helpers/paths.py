@@ -1,0 +1,73 @@
+"""Where things are. One environment variable, `AGE_DATA`, names the photos; unset, it is `data/demo`."""
+
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "data" / "demo"
+
+
+def data_dir() -> Path:
+    """The folder of photos (or the CSV that lists them) that `AGE_DATA` names; `data/demo` when it is unset."""
+    named = os.environ.get("AGE_DATA", "").strip()
+    # A relative path is meant from where `make` was called (the root), not from the notebook's own folder.
+    return (ROOT / Path(named).expanduser()).resolve() if named else DEMO
+
+
+def is_demo() -> bool:
+    """Whether the notebooks run on the faces that are shipped."""
+    return data_dir() == DEMO
+
+
+def data_name() -> str:
+    """A name for the photos that is safe in a path: the last part of `AGE_DATA`, e.g. `utkface`."""
+    name = re.sub(r"[^\w.-]+", "_", data_dir().stem if data_dir().suffix == ".csv" else data_dir().name)
+    return f"{name}-own" if name == DEMO.name and not is_demo() else name
+
+
+def run_dir() -> Path:
+    """`runs/<data name>`, made if need be: figures, checkpoints, caches and logs of these photos."""
+    return _made(ROOT / "runs" / data_name())
+
+
+def figs_dir() -> Path:
+    """Where the notebooks save figures: `runs/<data name>/figs`. `make refresh` copies the demo's to `figs/`."""
+    return _made(run_dir() / "figs")
+
+
+def pics_dir() -> Path:
+    """Where the notebooks save diagrams and stills: `runs/<data name>/pics`; `make refresh` copies the demo's."""
+    return _made(run_dir() / "pics")
+
+
+def tables_dir() -> Path:
+    """Where `labels.csv` and `splits/` live: `data/` for the shipped faces (committed), else the run's folder."""
+    return ROOT / "data" if is_demo() else run_dir()
+
+
+@contextmanager
+def atomic(path):
+    """Yield a temporary name beside `path` and move it there when the block ends well; a half file never stays."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, because many writers choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def need(path, made_by: str) -> Path:
+    """Return `path`, or raise `FileNotFoundError` that names the notebook `made_by` which writes it."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{Path(path).name} is not there yet: run notebook {made_by} first (it writes {path}).")
+    return Path(path)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

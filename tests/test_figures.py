@@ -1,0 +1,107 @@
+"""The figures of notebooks 05 and 06: each is drawn, equal input gives equal files, the diagrams' texts stay apart."""
+
+import warnings
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from helpers import figures
+
+FACES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+BANDS = pd.DataFrame({"n": [9, 7], "mae": [4.0, 6.0], "bias": [2.0, -3.0]}, index=["20-24", "25-29"])
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [6.0, 4, 3], "valid_mae": [6.0, 4, 5], "lr": [1e-4, 1e-3, 0]})
+RESULTS = pd.DataFrame(
+    {
+        "model": ["median", "ResNet"],
+        "mae": [7.0, 4],
+        "mae_low": [6.0, 3],
+        "mae_high": [8.0, 5],
+        "parameters": [0, 11_000],
+    }
+)
+GAPS = pd.DataFrame({"difference": [0.2], "low": [-0.1], "high": [0.5]}, index=["without augmentation"])
+SEARCH = pd.DataFrame([[5.0, 4.5], [4.8, 5.2]], index=[0.01, 0.1], columns=[1e-3, 3e-3])
+
+
+def layers(widths, hidden):
+    maps = [(f"block {i}", (width, 128 >> i, 128 >> i)) for i, width in enumerate(widths, 1)]
+    return [("input", (3, 128, 128)), *maps, ("flatten", (widths[-1] * 64,)), ("linear", (hidden,)), ("age", (1,))]
+
+
+FULL, COMPACT = layers((32, 64, 128, 256), 512), layers((16, 32, 64, 128), 64)
+DRAW = {
+    "cnn_diagram": lambda: figures.cnn_diagram(FULL),
+    "cnn_diagram, compact": lambda: figures.cnn_diagram(COMPACT),
+    "method_diagram": lambda: figures.method_diagram(FACES),
+    "learning_curves": lambda: figures.learning_curves(HISTORY, 7.4, "SimpleCNN"),
+    "learning_curves, other unit": lambda: figures.learning_curves(HISTORY, loss_in_years=False),
+    "predicted_against_true": lambda: figures.predicted_against_true([20, 30, 50], [25.0, 30, 45], "test", "MAE 3.3"),
+    "predicted_against_true, many": lambda: figures.predicted_against_true([20, 50] * 2000, [25.0, 60] * 2000, "test"),
+    "error_by_age": lambda: figures.error_by_age({"SimpleCNN": BANDS, "ResNet": BANDS}),
+    "results_chart": lambda: figures.results_chart(RESULTS),
+    "ablation_chart": lambda: figures.ablation_chart(RESULTS.set_index("model"), 4.0),
+    "ablation_chart, differences": lambda: figures.ablation_chart(GAPS, 0.0),
+    "augmentation_grid": lambda: figures.augmentation_grid(FACES[:2], [FACES, FACES], "Variants"),
+    "search_heatmap": lambda: figures.search_heatmap(SEARCH),
+    "difference_histogram": lambda: figures.difference_histogram([-0.4, -0.3, -0.2], -0.3, -0.4, -0.2, ("A", "B")),
+}
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context():
+        plt.switch_backend("agg")
+        figures.use_style()
+        plt.rcParams["savefig.dpi"] = 40  # fast: what is compared does not depend on it
+        yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_equal_input_gives_equal_files(name, tmp_path):
+    figure = DRAW[name]()
+    assert isinstance(figure, Figure)
+    assert figure.get_figwidth() <= figures.WIDTH
+    figures.show(figure, tmp_path / "first.png")
+    figures.show(DRAW[name](), tmp_path / "second.png")
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"first.png", "second.png"}  # no temporary file stays
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_no_warning_under_the_cell(name, tmp_path):
+    figure = DRAW[name]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(tmp_path / "saved.png")
+        figure.savefig(tmp_path / "inline.png", bbox_inches="tight")  # how JupyterLab shows a figure
+
+
+@pytest.mark.parametrize("name", ["cnn_diagram", "cnn_diagram, compact", "method_diagram"])
+def test_texts_of_a_diagram_stay_apart_and_on_the_page(name):
+    figure = DRAW[name]()
+    figure.canvas.draw()
+    texts = [text for text in figure.axes[0].texts if text.get_text()]
+    assert len(texts) > 15
+    boxes = {text: text.get_window_extent() for text in texts}
+    for text, box in boxes.items():
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text.get_text()
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text.get_text()
+    for one, other in combinations(texts, 2):
+        assert not boxes[one].overlaps(boxes[other]), (one.get_text(), other.get_text())
+
+
+@pytest.mark.parametrize(("shapes", "total"), [(FULL, "8,778,049 parameters"), (COMPACT, "621,857 parameters")])
+def test_diagram_counts_the_parameters(shapes, total):
+    assert total in [text.get_text() for text in figures.cnn_diagram(shapes).axes[0].texts]
+
+
+def test_best_epoch_and_best_cell_are_marked():
+    legend = figures.learning_curves(HISTORY).legends[0]
+    assert "best: 4.00, epoch 2" in [text.get_text() for text in legend.get_texts()]
+    frame = figures.search_heatmap(SEARCH).axes[0].patches[-1]
+    assert frame.get_xy() == (1, 0)

@@ -1,0 +1,345 @@
+"""Every kind of file becomes the right pixels or one clear sentence."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+from faces import one_sentence, picture, save, snapshot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from helpers import images, paths
+
+IMAGE = picture(3)
+GREY = cv2.cvtColor(IMAGE, cv2.COLOR_RGB2GRAY)
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """A folder in place of `runs/<data name>`."""
+    folder = tmp_path / "runs"
+    monkeypatch.setattr(images, "run_dir", lambda: folder)
+    return folder
+
+
+def read(path):
+    image = images.read_image(path)
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    return image.astype(int)
+
+
+def close(image, expected, within):
+    assert image.shape == expected.shape
+    assert np.abs(image - expected.astype(int)).max() <= within
+
+
+# What is handled
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".PNG", ".tiff"])
+def test_lossless_formats_are_read_exactly(tmp_path, suffix):
+    close(read(save(tmp_path / f"a{suffix}", 3)), IMAGE, 0)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".jfif", ".webp"])
+def test_lossy_formats_are_read(tmp_path, suffix):
+    how = {"quality": 95, "format": {".webp": "WEBP"}.get(suffix, "JPEG")}
+    assert np.abs(read(save(tmp_path / f"a{suffix}", 3, **how)) - IMAGE).mean() < 4
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_greyscale(tmp_path, suffix):
+    Image.fromarray(GREY).save(tmp_path / f"a{suffix}", quality=100)
+    image = read(tmp_path / f"a{suffix}")
+    close(image, np.dstack([GREY] * 3), 0 if suffix == ".png" else 3)
+
+
+def test_black_and_white(tmp_path):
+    Image.fromarray(GREY > 127).save(tmp_path / "a.png")
+    close(read(tmp_path / "a.png"), np.dstack([(GREY > 127) * 255] * 3), 0)
+
+
+@pytest.mark.parametrize("colour", ["RGBA", "LA"])
+def test_transparency_is_laid_on_white(tmp_path, colour):
+    base = IMAGE if colour == "RGBA" else GREY[..., None]
+    alpha = np.full(GREY.shape, 255, np.uint8)
+    alpha[:10], alpha[10:20] = 0, 128
+    Image.fromarray(np.dstack([base, alpha]).copy(), colour).save(tmp_path / "a.png")
+    weight = alpha[..., None] / 255
+    expected = (np.broadcast_to(base, IMAGE.shape) * weight + 255 * (1 - weight)).round()
+    image = read(tmp_path / "a.png")
+    assert (image[:10] == 255).all()
+    close(image, expected, 1)
+
+
+def test_cmyk(tmp_path):
+    Image.fromarray(IMAGE).convert("CMYK").save(tmp_path / "a.tif")
+    close(read(tmp_path / "a.tif"), IMAGE, 1)
+    Image.fromarray(IMAGE).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read(tmp_path / "a.jpg") - IMAGE).mean() < 4
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_palette(tmp_path, suffix):
+    flat = Image.fromarray(IMAGE).quantize(16)
+    flat.save(tmp_path / f"a{suffix}")
+    close(read(tmp_path / f"a{suffix}"), np.asarray(flat.convert("RGB")), 0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_palette_with_a_transparent_colour(tmp_path, suffix):
+    flat = Image.fromarray(IMAGE).quantize(16)
+    index = np.asarray(flat)[0, 0]
+    flat.save(tmp_path / f"a{suffix}", transparency=int(index))
+    expected = np.asarray(flat.convert("RGB")).copy()
+    expected[np.asarray(flat) == index] = 255
+    assert (expected[0, 0] == 255).all()
+    close(read(tmp_path / f"a{suffix}"), expected, 0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / f"a{suffix}")
+    image = read(tmp_path / f"a{suffix}")
+    close(image, np.dstack([ramp // 257] * 3), 1)
+    assert len(np.unique(image)) == 256
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bit_colour_is_scaled_not_clipped(tmp_path, suffix):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    colour = np.dstack([ramp, ramp[::-1], ramp.T])
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), colour[..., ::-1])
+    close(read(tmp_path / f"a{suffix}"), colour // 257, 1)
+
+
+UPRIGHT = {  # what undoes each EXIF orientation
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_rotated_pictures_come_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    close(read(save(tmp_path / "a.png", 3, exif=exif)), UPRIGHT[orientation](IMAGE), 0)
+    jpeg = read(save(tmp_path / "a.jpg", 3, exif=exif, quality=95))  # cameras write JPEG
+    assert np.abs(jpeg - UPRIGHT[orientation](IMAGE)).mean() < 4
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".bmp", ".webp", ".tif"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+def test_truncated_files_are_refused(tmp_path, suffix, share):
+    path = save(tmp_path / f"half é{suffix}", 3)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError) as error:
+        images.read_image(path)
+    one_sentence(error.value, path, "replace or remove it")
+    assert str(error.value).count(str(path)) == 1
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(suffix=st.sampled_from(["jpg", "png", "gif", "bmp", "webp"]), at=st.floats(0, 0.2), value=st.binary(max_size=6))
+def test_damaged_bytes_give_a_picture_or_one_sentence(tmp_path_factory, suffix, at, value):
+    path = save(tmp_path_factory.mktemp("damaged") / f"a.{suffix}", 3)
+    content = bytearray(path.read_bytes())
+    start = int(at * len(content))
+    content[start : start + len(value)] = value
+    path.write_bytes(content)
+    try:
+        read(path)
+    except ValueError as error:
+        one_sentence(error, path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"<html>"])
+def test_files_that_only_pretend_to_be_pictures(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path / "a.jpg")
+    one_sentence(error.value, tmp_path / "a.jpg", "replace or remove it")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "faces.csv", "face", "face.heic"])
+def test_other_files(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path / name)
+    one_sentence(error.value, name, "is not a picture file", "JPEG or PNG")
+
+
+def test_missing_files_and_folders(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    for name, says in {"gone.jpg": "does not exist", "folder.jpg": "cannot be decoded"}.items():
+        with pytest.raises(ValueError) as error:
+            images.read_image(tmp_path / name)
+        one_sentence(error.value, tmp_path / name, says, "remove it")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path / "a.jpg")
+    one_sentence(error.value, tmp_path / "a.jpg", "(Permission denied)")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (31, 31), (32, 31)])
+def test_pictures_of_a_pixel_or_a_few(tmp_path, size):
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path / "a.png")
+    one_sentence(error.value, tmp_path / "a.png", f"{size[1]}×{size[0]} pixels", "32×32", "replace or remove it")
+
+
+def test_the_smallest_picture_that_is_taken(tmp_path):
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    assert read(tmp_path / "a.png").shape == (32, 32, 3)
+
+
+# Geometry
+
+
+@given(st.integers(1, 90), st.integers(1, 90))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_the_square_is_the_largest_and_in_the_centre(height, width):
+    rows, columns = np.mgrid[:height, :width]
+    cut = images.square(np.dstack([rows, columns, rows]).astype(np.uint8))
+    side = min(height, width)
+    assert cut.shape == (side, side, 3)
+    for axis, length in ((0, height), (1, width)):
+        before = int(cut[0, 0, axis])
+        after = length - 1 - int(cut[-1, -1, axis])
+        assert after - before in (0, 1)
+
+
+@pytest.mark.parametrize("side", [1, 32, 64, 127, 128, 200, 500])
+def test_resize_keeps_an_even_colour_and_the_orientation(side):
+    image = np.full((side, side, 3), (200, 100, 50), np.uint8)
+    assert (images.resize(image) == (200, 100, 50)).all() and images.resize(image).shape == (128, 128, 3)
+    corner = np.zeros((64, 64, 3), np.uint8)
+    corner[:32, :32, 0] = 255
+    large = images.resize(corner)
+    assert large[10, 10].tolist() == [255, 0, 0] and large[10, 117].tolist() == large[117, 10].tolist() == [0, 0, 0]
+
+
+def test_shrinking_averages():
+    board = np.indices((512, 512)).sum(0) % 2 * 255
+    assert np.abs(images.resize(np.dstack([board] * 3).astype(np.uint8)).astype(int) - 127.5).max() <= 1
+
+
+def test_sharpness_falls_with_blur_and_noise_level_measures_noise():
+    image = picture(3, (128, 128))
+    assert images.sharpness(cv2.GaussianBlur(image, (0, 0), 3)) < images.sharpness(image)
+    assert images.sharpness(np.full((40, 40, 3), 90, np.uint8)) == 0
+    rng = np.random.default_rng(0)
+    grey = np.full((128, 128, 1), 128.0)
+    for sigma in (4, 10):
+        noisy = np.repeat((grey + rng.normal(0, sigma, grey.shape)).round().astype(np.uint8), 3, 2)
+        assert images.noise_level(noisy) == pytest.approx(sigma, rel=0.1)
+
+
+def test_cleaning_keeps_shape_and_type():
+    for image in (picture(1, (50, 70)), np.zeros((33, 33, 3), np.uint8), np.full((32, 400, 3), 255, np.uint8)):
+        out = images.prepare(image)
+        assert out.shape == (128, 128, 3) and out.dtype == np.uint8
+        for clean in (images.denoise, images.deblur):
+            assert clean(image).shape == image.shape and clean(image).dtype == np.uint8
+
+
+# All the pictures of a folder
+
+
+def test_inspect_tells_what_is_stored_and_what_is_wrong(tmp_path):
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(tmp_path / "grey.png")
+    save(tmp_path / "b.jpg", 1)
+    (tmp_path / "bad.jpg").write_bytes(b"x")
+    names = ["grey.png", "bad.jpg", "b.jpg", None, "gone.png"]
+    before = snapshot(tmp_path)
+    table = images.inspect(tmp_path, names)
+    assert snapshot(tmp_path) == before
+    assert len(table) == 5
+    assert table.loc[0, ["format", "mode", "width", "height"]].tolist() == ["PNG", "L", 60, 40]
+    assert table.loc[0, ["brightness", "contrast", "sharpness"]].tolist() == [90, 0, 0]
+    assert table.loc[2, "format"] == "JPEG" and len(table.loc[2, "digest"]) == 64
+    assert table["error"].notna().tolist() == [False, True, False, True, True]
+    for i in (1, 3, 4):
+        one_sentence(table.loc[i, "error"], names[i] or "no path")
+        assert str(tmp_path) not in table.loc[i, "error"]  # the audit names files as the table does
+
+
+def test_the_digest_is_of_the_pixels_and_the_shape(tmp_path):
+    flat = np.full((40, 60, 3), 9, np.uint8)
+    for name, image in {"a.png": flat, "a.bmp": flat, "b.png": flat.transpose(1, 0, 2), "c.png": flat + 1}.items():
+        Image.fromarray(np.ascontiguousarray(image)).save(tmp_path / name)
+    a, same, turned, other = images.inspect(tmp_path, ["a.png", "a.bmp", "b.png", "c.png"])["digest"]
+    assert a == same and len({a, turned, other}) == 3
+
+
+def test_prepare_all_prepares_each_picture_once(tmp_path, runs, monkeypatch):
+    folder = tmp_path / "my photos"
+    names = [save(folder / f"{age}" / f"é {age}.bmp", age).relative_to(folder).as_posix() for age in range(20, 26)]
+    before = snapshot(folder)
+    array = images.prepare_all(folder, names)
+    assert array.shape == (6, 128, 128, 3) and array.dtype == np.uint8
+    for i, name in enumerate(names):
+        assert (array[i] == images.prepare(images.read_image(folder / name))).all()
+    assert snapshot(folder) == before
+    files = list((runs / "cache").iterdir())
+    assert len(files) == 1
+
+    decoded = []
+    monkeypatch.setattr(images, "read_image", lambda path: decoded.append(path) or IMAGE)
+    assert (images.prepare_all(folder, names) == array).all() and not decoded
+    images.prepare_all(folder, names[::-1])  # another order is another array
+    assert len(decoded) == 6
+    save(folder / names[0], 77)  # a changed file, of the same size, must not be read from the cache
+    os.utime(folder / names[0], ns=(1, 1))
+    images.prepare_all(folder, names)
+    assert len(decoded) == 12
+    monkeypatch.setattr(images, "VERSION", images.VERSION + 1)
+    images.prepare_all(folder, names)
+    assert len(decoded) == 18
+
+
+def test_prepare_all_leaves_no_half_array(tmp_path, runs):
+    names = [save(tmp_path / "p" / f"{i}.png", i).name for i in range(3)]
+    (tmp_path / "p" / "1.png").write_bytes(b"x")
+    with pytest.raises(ValueError) as error:
+        images.prepare_all(tmp_path / "p", names)
+    one_sentence(error.value, "1.png", "replace or remove it")
+    assert not list((runs / "cache").iterdir())
+    (tmp_path / "p" / "2.png").unlink()
+    with pytest.raises(ValueError) as error:
+        images.prepare_all(tmp_path / "p", names)
+    one_sentence(error.value, "2.png does not exist any more", "run the notebooks from 02 again")
+
+
+def test_near_duplicates_are_found_and_strangers_are_not():
+    faces = [picture(seed, (128, 128)) for seed in range(8)]
+    brighter = (faces[2] * 0.8 + 20).astype(np.uint8)
+    smaller = images.resize(images.resize(faces[5], 64))
+    groups = images.near_duplicates(np.stack([*faces, brighter, smaller]))
+    assert len(groups) == 10 and groups[8] == groups[2] and groups[9] == groups[5]
+    assert len(set(groups[:8])) == 8
+
+
+def test_the_cache_lies_under_runs():
+    assert images.run_dir is paths.run_dir

@@ -1,0 +1,108 @@
+"""What nbval does not see: that every committed notebook was executed, is whole, short, and shows no private path."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import paths
+
+NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("*.ipynb"))
+README = paths.ROOT / "README.md"
+LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)|<(?:img|a)\b[^>]*?\b(?:src|href)=\"([^\"]+)\"")
+# A folder of a machine, the real photos, or a file name of UTKFace (those that notebook 02 invents are of midnight).
+PRIVATE = re.compile(
+    r"(?<![\w.])/(?:home|root|work|Users|tmp|opt|usr|var|private)/|[A-Z]:\\|shared/data|_[01]_[0-4]_(?!\d{8}000000)\d{17}"
+)
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def prose(path):
+    return "\n\n".join(cell.source for cell in cells(path, "markdown"))
+
+
+def texts(cell):
+    """Yield what the outputs of a code cell say; pictures are left out."""
+    for output in cell.outputs:
+        yield output.get("text", "")
+        yield from output.get("traceback", [])
+        yield from (str(data) for kind, data in output.get("data", {}).items() if not kind.startswith("image/"))
+
+
+def broken_links(text, folder):
+    """Return the relative links and pictures in `text` that lead nowhere from `folder`."""
+    targets = (a or b for a, b in LINK.findall(text))
+    relative = (t.partition("#")[0] for t in targets if not re.match(r"[a-z]+:", t))
+    return [t for t in relative if t and not (folder / t).exists()]
+
+
+def test_the_series_is_numbered_without_a_gap():
+    assert [path.stem[:3] for path in NOTEBOOKS] == [f"{i:02d}_" for i in range(1, len(NOTEBOOKS) + 1)]
+    assert len(NOTEBOOKS) >= 6
+
+
+@every_notebook
+def test_every_cell_was_executed_in_order(path):
+    counts = [cell.execution_count for cell in cells(path, "code")]
+    assert counts and counts == list(range(1, len(counts) + 1)), "execute it from a fresh kernel: make refresh"
+
+
+@every_notebook
+def test_something_is_compared(path):
+    """nbval is green over cells without output or with a tag, so some must have an output and none."""
+    compared = [cell for cell in cells(path, "code") if cell.outputs and not cell.metadata.get("tags")]
+    assert compared, "no cell has an output that nbval compares"
+    skipped = [cell.execution_count for cell in cells(path, "code") if "nbval-skip" in cell.metadata.get("tags", [])]
+    assert not skipped, f"cells {skipped} are not run by the tests"
+
+
+@every_notebook
+def test_no_output_is_an_error_or_shows_a_private_path(path):
+    for cell in cells(path, "code"):
+        where = f"output of cell [{cell.execution_count}]"
+        assert not any(output.output_type == "error" for output in cell.outputs), where
+        found = next(filter(None, map(PRIVATE.search, texts(cell))), None)
+        assert not found, f"{where}: …{found.string[max(found.start() - 40, 0) : found.end() + 40]}…"
+
+
+@every_notebook
+def test_cells_are_short_and_the_file_small(path):
+    long = {cell.execution_count: len(cell.source.splitlines()) for cell in cells(path, "code")}
+    assert not {count: lines for count, lines in long.items() if lines > 25}, "lines of code cells over 25"
+    assert path.stat().st_size < 1_000_000
+
+
+@every_notebook
+def test_the_skeleton_is_there(path):
+    first, code = cells(path, "markdown")[0].source, cells(path, "code")
+    assert re.match(rf"# {path.stem[:2]} · \S", first)
+    for part in ("What you will learn", r"Takes\W+about", "Needs", r"\(\.\./README\.md\)"):
+        assert re.search(part, first), f"the first cell lacks {part!r}"
+    headings = re.findall(r"^## (.+)$", prose(path), re.MULTILINE)
+    assert headings[0].startswith("1 ")
+    assert headings[-2:] == ["What we found", "Exercises"]
+    assert "Markdown(" in code[-1].source, "the findings are not computed in the last code cell"
+
+
+@every_notebook
+def test_links_resolve(path):
+    assert not broken_links(prose(path), path.parent)
+
+
+@pytest.mark.skipif(not README.exists(), reason="README.md is not written yet")
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_and_pictures_of_the_pages_resolve(name):
+    text = Path(paths.ROOT / name).read_text(encoding="utf-8")
+    assert not broken_links(text, paths.ROOT)
+    assert not PRIVATE.search(text.replace("../shared/data", ""))  # the real photos are named there, none is shown
+
+
+def test_a_broken_link_is_found(tmp_path):
+    text = '[a](gone.md#part) ![b](gone.png "title") <img width="9" src="gone.jpg"> [c](https://example.org) [d](#here)'
+    assert broken_links(text, tmp_path) == ["gone.md", "gone.png", "gone.jpg"]

@@ -1,0 +1,139 @@
+"""`make run` on small notebooks: what it saves, how it fails, and the table at the end."""
+
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import run
+from helpers import labels, paths
+
+
+def write(folder, name, *sources):
+    """Write a notebook with a code cell for each of `sources` and return its path."""
+    path = folder / "notebooks" / name
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A title"), *map(new_code_cell, sources)]), path)
+    return path
+
+
+def printed(path):
+    return [[output.get("text") for output in cell.outputs] for cell in nbformat.read(path, 4).cells[1:]]
+
+
+def row(model, part="test", **other):
+    return {"model": model, "part": part, "mae": 5.126, "mae_low": 4.8, "mae_high": 5.5, "mse": 40.0, "rmse": 6.32,
+            "cs5": 0.567, "bias": -0.251, "n": 60, "parameters": 8778049, "seconds": 61.2} | other  # fmt: skip
+
+
+def test_a_good_notebook_leaves_its_executed_copy(tmp_path, capsys, monkeypatch):
+    other = tmp_path / "jupyter" / "kernels" / "python3"  # a kernel of the same name of another installation
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text('{"argv": ["/nowhere/python"], "display_name": "other", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    good = write(tmp_path, "01_good.ipynb", "import os, sys", "print(sys.executable, os.getcwd())")
+    before = good.read_bytes()
+    run.run_all([good], tmp_path / "out")
+    assert printed(tmp_path / "out" / "01_good.ipynb") == [[], [f"{sys.executable} {good.parent}\n"]]
+    assert good.read_bytes() == before
+    assert re.search(r"^01_good +\d+\.\d s  ok$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_failing_notebook_is_named_with_its_cell_and_stops_the_run(tmp_path, capsys):
+    bad = write(tmp_path, "02_bad.ipynb", "print('before')", "# why\n1 / 0", "print('after')")
+    later = write(tmp_path, "03_later.ipynb", "print('never')")
+    out = tmp_path / "out"
+    (out / "figs").mkdir(parents=True)
+    for stale in ("results.csv", "03_later.ipynb", "figs/old.png"):
+        (out / stale).write_text("of a former run")
+    with pytest.raises(SystemExit) as stopped:
+        run.run_all([bad, later], out)
+    message = stopped.value.code  # a text: Python prints it and exits with status 1
+    assert "02_bad.ipynb failed at cell [2]: # why" in message
+    assert "ZeroDivisionError: division by zero" in message and "\x1b" not in message
+    assert printed(out / "02_bad.ipynb")[0] == ["before\n"]
+    assert re.search(r"^02_bad .* FAILED$", capsys.readouterr().out, re.MULTILINE)
+    assert [file.name for file in out.rglob("*")] == ["02_bad.ipynb"]
+
+
+def test_a_kernel_that_dies_is_reported(tmp_path):
+    dead = write(tmp_path, "01_dead.ipynb", "import os", "os._exit(9)")
+    with pytest.raises(SystemExit, match=r"(?s)cell \[2\]: os\._exit.*died"):
+        run.run_all([dead], tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [None, [], ["holiday.jpg"]], ids=["missing", "empty", "no ages"])
+def test_unusable_photos_get_one_sentence(tmp_path, content):
+    photos = tmp_path / "photos of no use é"
+    if content is not None:
+        photos.mkdir()
+        for name in content:
+            (photos / name).touch()
+    command = [sys.executable, paths.ROOT / "run.py"]
+    done = subprocess.run(command, env=os.environ | {"AGE_DATA": str(photos)}, capture_output=True, encoding="utf-8")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and str(photos) in done.stderr
+    assert not (paths.ROOT / "runs" / "photos_of_no_use_é").exists()
+
+
+def test_the_real_photos_are_usable(real_photos):
+    assert labels.find_layout(real_photos) == "folders"
+
+
+def test_the_table_of_results(tmp_path, capsys):
+    rows = [row("median", parameters=0, seconds=0.0), row("SimpleCNN"), row("SimpleCNN", "valid", mae=4.0)]
+    pd.DataFrame(rows).to_csv(tmp_path / "results.csv", index=False)
+    run.print_results(tmp_path / "results.csv")
+    test, valid = capsys.readouterr().out.split("Validation part")
+    assert re.search(r"SimpleCNN +5\.13 \[4\.80, 5\.50\] +6\.32 +57% +-0\.25 +8,778,049 +61 s", test)
+    assert "median" in test and "4.00" not in test
+    assert "4.00" in valid and "median" not in valid
+
+
+def test_publishing_replaces_notebooks_and_pictures(tmp_path):
+    notebook = write(tmp_path, "01_good.ipynb", "print(1)")
+    out, figs = tmp_path / "out", tmp_path / "figs"
+    run.run_all([notebook], out)
+    for folder, name in (
+        (out / "figs", "new.png"),
+        (out / "pics", "still.png"),
+        (figs, "old.png"),
+        (figs, "notes.txt"),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    run.publish([notebook], out, tmp_path)
+    assert printed(notebook) == [["1\n"]]
+    assert nbformat.read(notebook, 4).metadata.language_info == {"name": "python"}
+    assert sorted(file.name for file in figs.iterdir()) == ["new.png", "notes.txt"]
+    assert (tmp_path / "pics" / "still.png").exists()
+
+
+def test_every_requirement_is_exact_and_has_its_reason():
+    lines = (paths.ROOT / "requirements.txt").read_text().splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    assert [line for line in wanted if not re.fullmatch(r"[\w-]+==[\d.]+  # .+", line)] == []
+    hooks = (paths.ROOT / ".pre-commit-config.yaml").read_text()
+    pins = dict(line.split("  #")[0].split("==") for line in wanted)
+    assert all(f"rev: {prefix}{pins[name]}\n" in hooks for name, prefix in (("ruff", "v"), ("nbstripout", "")))
+
+
+def test_the_readme_gets_the_results_it_asks_for_and_keeps_the_rest(tmp_path):
+    row = {"model": "median", "part": "test", "mae": 7.0, "mae_low": 6.0, "mae_high": 8.0, "rmse": 8.0, "cs5": 0.4}
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    row |= {"bias": -1.25, "parameters": 0, "seconds": 0, "n": 61}
+    pd.DataFrame([row]).to_csv(tmp_path / "runs" / "demo" / "results.csv", index=False)
+    readme, other = tmp_path / "README.md", "<!-- results: other test -->\nold\n<!-- end -->"
+    readme.write_text(f"before\n<!-- results: demo test -->\nold\n<!-- end -->\nafter\n{other}\n")
+    run.write_results(readme, tmp_path / "runs")
+    text = readme.read_text()
+    assert "| median | 7.00 [6.00, 8.00] | 8.00 | 40% | -1.25 | 0 | 0 s | 61 |\n<!-- end -->\nafter" in text
+    assert text.startswith("before") and other in text
+    once = text
+    run.write_results(readme, tmp_path / "runs")
+    assert readme.read_text() == once

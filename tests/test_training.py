@@ -1,0 +1,329 @@
+"""The loop learns, keeps the best, and goes on after an interruption as if there had been none."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from faces import one_sentence, toy
+from torch import nn
+from torchvision.transforms import v2
+
+from helpers import models, training
+from helpers.datasets import FaceAgeDataset, make_loader
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """These networks are too small to share; on a busy machine the threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small(seed=0, outputs=1, dropout=0.2):
+    torch.manual_seed(seed)
+    model = models.SimpleCNN(output_nodes=outputs, widths=(4, 4, 8, 8), hidden=16, dropout=dropout)
+    return models.start_at(model, 35.0)
+
+
+def loaders(n=16, augment=None):
+    images, ages = toy(n)
+    train = FaceAgeDataset(images, ages, augment=augment)
+    return make_loader(train, 4, train=True, seed=3), make_loader(FaceAgeDataset(images, ages), 8)
+
+
+class Interrupted:
+    """A loader that is stopped while it hands out batch `at` of its pass number `epoch`."""
+
+    def __init__(self, loader, epoch, at):
+        self.loader, self.epoch, self.at, self.passes = loader, epoch, at, 0
+        self.generator, self.dataset = loader.generator, loader.dataset
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        self.passes += 1
+        for i, batch in enumerate(self.loader):
+            if self.passes == self.epoch and i == self.at:
+                raise KeyboardInterrupt
+            yield batch
+
+
+def script(monkeypatch, errors):
+    """Let the n-th validation of `fit` miss every age by `errors[n]` years."""
+    truth, left = toy(16)[1].astype(np.float32), iter(errors)
+    monkeypatch.setattr(training, "predict", lambda *_, **__: truth + next(left))
+
+
+def equal(one, other):
+    return all(torch.equal(a, other[name]) for name, a in one.items())
+
+
+def files(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+# The loss
+
+
+def test_age_loss_of_one_output_is_the_mean_absolute_error():
+    loss = training.age_loss(torch.tensor([[30.0], [41.0]]), torch.tensor([33.0, 40.0]))
+    assert loss.item() == pytest.approx(2.0)
+
+
+def test_age_loss_of_a_distribution_is_least_at_the_age():
+    ages = torch.tensor([25.0, 40.0])
+    right = -((models.AGES - ages[:, None]) ** 2) / 8  # the target itself, spread 2
+    at = training.age_loss(right, ages)
+    entropy = torch.distributions.Categorical(logits=right).entropy().mean()
+    assert at.item() == pytest.approx(entropy.item() + (models.to_years(right) - ages).abs().mean().item(), abs=1e-4)
+    for wrong in (right.roll(3, 1), torch.zeros_like(right), right.flip(1)):
+        assert training.age_loss(wrong, ages) > at
+
+
+def test_age_loss_has_finite_gradients_at_the_extremes():
+    output = torch.tensor([[1e4] + [-1e4] * 30], requires_grad=True)
+    training.age_loss(output, torch.tensor([50.0])).backward()
+    assert output.grad.isfinite().all()
+
+
+# Learning
+
+
+@pytest.mark.parametrize("outputs", [1, 31])
+def test_a_few_steps_lower_the_loss(tmp_path, outputs):
+    images, ages = toy(32)
+    torch.manual_seed(0)
+    model = models.SimpleCNN(output_nodes=outputs, widths=(16, 32, 64, 128), hidden=64)
+    models.start_at(model, float(ages.mean()))
+    train = make_loader(FaceAgeDataset(images, ages), 8, train=True)
+    valid = make_loader(FaceAgeDataset(images, ages), 16)
+    history = training.fit(model, train, valid, 5, tmp_path, lr=2e-3, decay=0.5)
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert list(history) == ["epoch", "train_loss", "valid_mae", "lr", "seconds"]
+    assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[0]
+    median = np.abs(ages - np.median(ages)).mean()
+    assert np.abs(training.predict(model, valid) - ages).mean() < 0.7 * median
+
+
+def test_one_batch_can_be_overfitted(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)  # noise: only memory tells the ages
+    data = FaceAgeDataset(images, [22, 47, 35, 28])
+    torch.manual_seed(0)
+    model = models.start_at(models.SimpleCNN(widths=(8, 16, 16, 32), hidden=64), 33.0)
+    history = training.fit(model, make_loader(data, 4, True), make_loader(data, 4), 40, tmp_path, 3e-3, 0.0, decay=0.5)
+    assert history["train_loss"].iloc[0] > 5 and history["train_loss"].iloc[-5:].mean() < 1
+
+
+def test_predict_keeps_the_order_and_leaves_the_model_in_eval():
+    images, ages = toy(10)
+    loader = make_loader(FaceAgeDataset(images, ages), 4)
+    model = small(dropout=0.5).train()
+    years = training.predict(model, loader, flip=False)
+    assert years.shape == (10,) and years.dtype == np.float32 and not model.training
+    with torch.no_grad():
+        one_by_one = [models.to_years(model(image[None])).item() for image, _ in loader.dataset]
+    assert np.abs(years - one_by_one).max() < 0.25  # bfloat16 where it is fast
+
+
+def test_predict_with_flip_does_not_depend_on_the_side():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    model = small().eval()
+    nn.init.normal_(model.head[-1].weight, std=5.0)
+
+    def ask(pictures, flip):
+        return training.predict(model, make_loader(FaceAgeDataset(pictures, [20, 30, 40])), flip)
+
+    assert np.allclose(ask(images, True), ask(mirrored, True), atol=1e-3)
+    assert not np.allclose(ask(images, False), ask(mirrored, False), atol=1e-3)
+
+
+def test_seed_everything_repeats_the_draws():
+    def draws():
+        return torch.rand(2).tolist(), np.random.rand(2).tolist()  # noqa: NPY002
+
+    training.seed_everything(1)
+    first = draws()
+    assert draws() != first
+    training.seed_everything(1)
+    assert draws() == first
+
+
+# Checkpoints
+
+
+def test_the_best_epoch_is_kept(tmp_path, monkeypatch):
+    script(monkeypatch, [5.0, 3.0, 4.0, 3.5])
+    model, kept = small(), []
+    save = training._save
+
+    def spy(path, content):
+        kept.append((path.name, content["epoch"] if path.name == "best.pt" else len(content["history"])))
+        save(path, content)
+
+    monkeypatch.setattr(training, "_save", spy)
+    history = training.fit(model, *loaders(), 4, tmp_path)
+    assert history["valid_mae"].tolist() == pytest.approx([5.0, 3.0, 4.0, 3.5], abs=1e-5)
+    assert [k for k in kept if k[0] == "best.pt"] == [("best.pt", 1), ("best.pt", 2)]
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert best["epoch"] == 2 and equal(best["model"], model.state_dict())
+    assert files(tmp_path) == ["best.pt", "logs"]  # nothing temporary, and no last.pt of a finished training
+
+
+def test_training_stops_early(tmp_path, monkeypatch):
+    script(monkeypatch, [5.0, 3.0, 4.0, 3.0, 2.0])
+    history = training.fit(small(), *loaders(), 9, tmp_path, patience=2)
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+
+
+def test_numbers_of_numpy_are_taken(tmp_path):
+    best = pd.Series({"lr": 1e-3, "weight_decay": 0.01})  # as a search hands them over
+    training.fit(small(), *loaders(), 1, tmp_path, lr=best["lr"], weight_decay=best["weight_decay"])
+    training.load_weights(small(), tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize("epochs, n", [(1, 4), (1, 16), (2, 8), (4, 4), (3, 4)])
+def test_the_shortest_trainings(tmp_path, epochs, n):
+    assert len(training.fit(small(), *loaders(n), epochs, tmp_path)) == epochs
+
+
+AUGMENT = v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=0.2)])
+
+
+@pytest.mark.parametrize("epoch, at", [(1, 2), (2, 0), (3, 1), (3, 3)])
+def test_resuming_gives_what_an_uninterrupted_training_gives(tmp_path, epoch, at):
+    training.seed_everything(5)
+    model = small()
+    whole = training.fit(model, *loaders(augment=AUGMENT), 4, tmp_path / "whole", decay=0.8)
+
+    training.seed_everything(5)
+    train, valid = loaders(augment=AUGMENT)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(small(), Interrupted(train, epoch, at), valid, 4, tmp_path / "cut", decay=0.8)
+    assert set(files(tmp_path / "cut")) <= {"best.pt", "last.pt", "logs"}
+    if epoch > 1:  # a new process: other weights, other random state, until the checkpoint is read
+        training.seed_everything(99)
+        again = small(seed=7)
+    else:  # nothing was saved yet: the notebook begins anew
+        training.seed_everything(5)
+        again = small()
+    resumed = training.fit(again, *loaders(augment=AUGMENT), 4, tmp_path / "cut", decay=0.8)
+
+    pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), whole.drop(columns="seconds"), check_exact=True)
+    assert equal(again.state_dict(), model.state_dict())
+    assert files(tmp_path / "cut") == ["best.pt", "logs"]
+
+
+def test_a_training_cut_after_its_last_epoch_does_not_train_on(tmp_path, monkeypatch):
+    script(monkeypatch, [3.0, 4.0, 5.0, 1.0])
+    monkeypatch.setattr(training, "load_weights", lambda *_: pytest.fail("cut"))
+    last = {}
+    save = training._save
+    monkeypatch.setattr(training, "_save", lambda path, content: (save(path, content), last.update({path: content})))
+    with pytest.raises(pytest.fail.Exception):
+        training.fit(small(), *loaders(), 9, tmp_path, patience=2)
+    save(tmp_path / "last.pt", last[tmp_path / "last.pt"])  # as if it was killed before it could tidy up
+    monkeypatch.undo()
+    history = training.fit(small(), *loaders(), 9, tmp_path, patience=2)
+    assert history["epoch"].tolist() == [1, 2, 3]
+
+
+def cut(folder):
+    """Leave a `last.pt` of one epoch in `folder`."""
+    train, valid = loaders()
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(small(), Interrupted(train, 2, 1), valid, 4, folder)
+    return folder / "last.pt"
+
+
+def test_other_settings_begin_anew(tmp_path):
+    cut(tmp_path)
+    history = training.fit(small(), *loaders(), 2, tmp_path)
+    training_alone = training.fit(small(), *loaders(), 2, tmp_path / "alone")
+    assert history["train_loss"].tolist() == training_alone["train_loss"].tolist()
+
+
+def test_other_faces_begin_anew(tmp_path):
+    cut(tmp_path)
+    train, valid = loaders()
+    train.dataset.ages = train.dataset.ages[::-1].copy()
+    history = training.fit(small(), train, valid, 4, tmp_path)
+    train.generator.manual_seed(3)
+    alone = training.fit(small(), train, valid, 4, tmp_path / "alone")
+    assert len(history) == 4
+    assert history["train_loss"].tolist() == alone["train_loss"].tolist()
+
+
+def test_checkpoints_need_no_code_to_be_loaded(tmp_path):
+    saved = torch.load(cut(tmp_path), weights_only=True)
+    assert {"model", "averaged", "optimiser", "schedule", "settings", "history", "random"} == set(saved)
+    assert len(saved["history"]) == 1 and saved["settings"]["lr"] == 1e-3
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"hello" * 9])
+def test_a_damaged_last_pt_is_named(tmp_path, damage):
+    path = cut(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError) as error:
+        training.fit(small(), *loaders(), 4, tmp_path)
+    one_sentence(error.value, path, "delete it to train anew")
+
+
+def test_a_last_pt_of_another_model_is_named(tmp_path):
+    path = cut(tmp_path)
+    with pytest.raises(ValueError) as error:
+        training.fit(small(outputs=31), *loaders(), 4, tmp_path)
+    one_sentence(error.value, path, "of another model", "delete it")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-200], lambda b: b"", lambda b: b"hello" * 9])
+def test_a_damaged_best_pt_is_named(tmp_path, damage):
+    cut(tmp_path)
+    path = tmp_path / "best.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError) as error:
+        training.load_weights(small(), path)
+    one_sentence(error.value, path, "delete it and train again")
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    cut(tmp_path)
+    with pytest.raises(ValueError) as error:
+        training.load_weights(small(outputs=31), tmp_path / "best.pt")
+    one_sentence(error.value, "does not hold weights of this model")
+    with pytest.raises(FileNotFoundError):
+        training.load_weights(small(), tmp_path / "none.pt")
+
+
+# What cannot be trained
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_a_diverging_training_stops_and_names_the_learning_rate(tmp_path):
+    with pytest.raises(FloatingPointError) as error:
+        training.fit(small(), *loaders(), 3, tmp_path, lr=1e30)
+    one_sentence(error.value, "epoch 1", "smaller lr", "1e+30")
+    assert "best.pt" not in files(tmp_path) and "last.pt" not in files(tmp_path)
+
+
+def test_a_nan_in_the_validation_stops_as_well(tmp_path, monkeypatch):
+    script(monkeypatch, [3.0, float("nan")])
+    with pytest.raises(FloatingPointError):
+        training.fit(small(), *loaders(), 3, tmp_path)
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_empty_part_is_refused(tmp_path, which):
+    images, ages = toy(8)
+    pair = list(loaders(8))
+    pair[which] = make_loader(FaceAgeDataset(images, ages, rows=[]), 4)
+    with pytest.raises(ValueError) as error:
+        training.fit(small(), *pair, 1, tmp_path)
+    one_sentence(error.value, "has no picture", "split")
