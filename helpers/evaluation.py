@@ -57,13 +57,18 @@ def paired_difference(true, predicted, reference, groups=None):
     return (float(gap.mean()), *_interval(gap, groups))
 
 
-def by_age_band(true, predicted, width=5) -> pd.DataFrame:
-    """Return `n, mae, bias` for each band of `width` years of the true age; the first band begins at the lowest age."""
-    error = np.asarray(predicted) - np.asarray(true)
+def age_bands(ages, width=5):
+    """Return the band of each age, "20-24" to "45-50": `width` years from the lowest age on, the last one longer."""
     edges = [*range(AGE_MIN, AGE_MAX + 1 - width, width), AGE_MAX + 1]
-    names = [f"{a}-{b - 1}" for a, b in zip(edges, edges[1:])]
-    band = pd.cut(np.asarray(true), edges, right=False, labels=names)
-    table = pd.DataFrame({"band": band, "error": error, "absolute": np.abs(error)}).groupby("band", observed=False)
+    return pd.cut(ages, edges, right=False, labels=[f"{a}-{b - 1}" for a, b in zip(edges, edges[1:])])
+
+
+def by_age_band(true, predicted, width=5) -> pd.DataFrame:
+    """Return `n, mae, bias` for each band of `width` years of the true age."""
+    error = np.asarray(predicted) - np.asarray(true)
+    table = pd.DataFrame(
+        {"band": age_bands(np.asarray(true), width), "error": error, "absolute": np.abs(error)}
+    ).groupby("band", observed=False)
     return table.agg(n=("error", "size"), mae=("absolute", "mean"), bias=("error", "mean"))
 
 

@@ -37,6 +37,11 @@ def show(figure, path):
     plt.close(figure)
 
 
+def short(text, longest=22):
+    """Return `text`, with the middle left out when it is longer than `longest` characters."""
+    return text if len(text) <= longest else f"{text[: longest - 9]}…{text[-8:]}"
+
+
 def face_grid(images, titles, columns=9, size=1.15, heading=None):
     """Draw faces uint8 `(H, W, 3)` in rows of `columns`, each under its title (one or two short lines)."""
     rows = -(-len(images) // columns)

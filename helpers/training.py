@@ -72,7 +72,8 @@ def predict(model, loader, flip=True):
 def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay=0.01, patience=None, decay=0.99):
     """Train `model`; leave it with the weights of its best epoch and return the history, one row an epoch.
 
-    Columns: `epoch, train_loss, valid_mae` (years), `lr, seconds`. The weights that are validated and kept are an
+    Columns: `epoch, train_loss, valid_mae` (years, of the faces as they are, not mirrored: half the time), `lr,
+    seconds`. The weights that are validated and kept are an
     exponential average over steps with `decay`. Stops after `patience` epochs without a better `valid_mae`.
     `folder` gets `best.pt` (weights), TensorBoard logs, and `last.pt` after every epoch, from which an interrupted
     training with the same settings goes on to the same result; a finished one removes it.
@@ -102,7 +103,7 @@ def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay
         started = time.perf_counter()
         loss = _train_epoch(model, averaged, train_loader, optimiser, schedule, device, f"epoch {epoch}/{epochs}")
         truth = np.concatenate([ages.numpy() for _, ages in valid_loader])
-        mae = float(np.abs(predict(averaged.module, valid_loader) - truth).mean())
+        mae = float(np.abs(predict(averaged.module, valid_loader, flip=False) - truth).mean())
         if not np.isfinite([loss, mae]).all():
             raise FloatingPointError(f"The loss is not a number in epoch {epoch}: train with a smaller lr than {lr}.")
         row = {"epoch": epoch, "train_loss": loss, "valid_mae": mae, "lr": schedule.get_last_lr()[0]}

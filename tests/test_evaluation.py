@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import evaluation
-from helpers.evaluation import bootstrap_rows, by_age_band, metrics, paired_difference, pixels_ridge, record
+from helpers.evaluation import age_bands, bootstrap_rows, by_age_band, metrics, paired_difference, pixels_ridge, record
 
 TRUE = [20, 30, 40, 50]
 PREDICTED = [22, 30, 34, 45]  # errors +2, 0, −6, −5
@@ -190,3 +190,9 @@ def test_a_record_that_fails_leaves_the_former_table(runs, monkeypatch):
         record("ResNet", metrics(TRUE, PREDICTED))
     assert (runs / "results.csv").read_bytes() == before
     assert [p.name for p in runs.iterdir()] == ["results.csv"]
+
+
+def test_age_bands_take_every_age_of_the_series_and_no_other():
+    bands = age_bands(np.array([20, 24, 25, 44, 45, 50, 19, 51]))
+    assert [str(band) for band in bands] == ["20-24", "20-24", "25-29", "40-44", "45-50", "45-50", "nan", "nan"]
+    assert list(age_bands(pd.Series([30])).cat.categories) == list(bands.categories)

@@ -105,3 +105,9 @@ def test_best_epoch_and_best_cell_are_marked():
     assert "best: 4.00, epoch 2" in [text.get_text() for text in legend.get_texts()]
     frame = figures.search_heatmap(SEARCH).axes[0].patches[-1]
     assert frame.get_xy() == (1, 0)
+
+
+def test_short_keeps_both_ends_of_a_long_name():
+    assert figures.short("a.jpg") == "a.jpg"
+    cut = figures.short("IMG_20240101_123456_portrait.jpg", 22)
+    assert len(cut) == 22 and cut.startswith("IMG_2024") and cut.endswith("rait.jpg")
