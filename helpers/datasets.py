@@ -17,14 +17,6 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, so that 
 
 to_input = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
-mild_augmentation = v2.Compose(
-    [
-        v2.RandomHorizontalFlip(),
-        v2.RandomCrop(SIDE, padding=8, padding_mode="reflect"),
-        v2.ColorJitter(brightness=0.2, contrast=0.2),
-    ]
-)
-
 strong_augmentation = v2.Compose(
     [
         v2.RandomHorizontalFlip(),
@@ -35,8 +27,18 @@ strong_augmentation = v2.Compose(
     ]
 )
 
-
 PARTS = ("train", "valid", "test")
+
+
+def mild_augmentation(shift=8):
+    """Return a transform of a uint8 tensor `(3, H, W)`: mirrored or not, moved by up to `shift` pixels, relit."""
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomCrop(SIDE, padding=shift, padding_mode="reflect"),
+            v2.ColorJitter(brightness=0.2, contrast=0.2),
+        ]
+    )
 
 
 def check_groups(groups):

@@ -468,17 +468,20 @@ def augmentation_grid(originals, variants, heading=None):
     return figure
 
 
-def search_heatmap(table):
-    """Draw the validation MAE in years of a search, the best cell framed: learning rates as columns, decays as rows."""
+def search_heatmap(table, chosen):
+    """Draw the validation MAE in years of a search: learning rates as columns, decays as rows.
+
+    The cell `chosen`, `(weight decay, learning rate)`, is framed.
+    """
     figure, axis = plt.subplots(figsize=(1.6 + 1.15 * table.shape[1], 1.5 + 0.6 * table.shape[0]))
     sns.heatmap(
         table, annot=True, fmt=".2f", cmap="cividis", linewidths=1, ax=axis, annot_kws={"size": 11},
         xticklabels=[f"{value:g}" for value in table.columns], yticklabels=[f"{value:g}" for value in table.index],
         cbar_kws={"label": "valid MAE, years"},
     )  # fmt: skip
-    row, column = np.unravel_index(np.nanargmin(table.to_numpy(float)), table.shape)
-    axis.add_patch(patches.Rectangle((column, row), 1, 1, fill=False, edgecolor=RED, linewidth=4, clip_on=False))
-    axis.set(title="Framed: the best", xlabel="learning rate", ylabel="weight decay")
+    cell = table.columns.get_loc(chosen[1]), table.index.get_loc(chosen[0])
+    axis.add_patch(patches.Rectangle(cell, 1, 1, fill=False, edgecolor=RED, linewidth=4, clip_on=False))
+    axis.set(title="Framed: the chosen one", xlabel="learning rate", ylabel="weight decay")
     axis.tick_params(axis="y", rotation=0)
     return figure
 

@@ -175,7 +175,9 @@ def test_pictures_and_ages_must_be_as_many():
     one_sentence(error.value, "4 pictures but 2 ages", "same labels table")
 
 
-@pytest.mark.parametrize("augment", [datasets.mild_augmentation, datasets.strong_augmentation])
+@pytest.mark.parametrize(
+    "augment", [datasets.mild_augmentation(), datasets.mild_augmentation(shift=4), datasets.strong_augmentation]
+)
 def test_augmentation_changes_pictures_but_not_their_form(augment):
     pictures, ages = toy(2)
     torch.manual_seed(0)

@@ -46,7 +46,7 @@ DRAW = {
     "ablation_chart": lambda: figures.ablation_chart(RESULTS.set_index("model"), 4.0),
     "ablation_chart, differences": lambda: figures.ablation_chart(GAPS, 0.0),
     "augmentation_grid": lambda: figures.augmentation_grid(FACES[:2], [FACES, FACES], "Variants"),
-    "search_heatmap": lambda: figures.search_heatmap(SEARCH),
+    "search_heatmap": lambda: figures.search_heatmap(SEARCH, (0.01, 3e-3)),
     "difference_histogram": lambda: figures.difference_histogram([-0.4, -0.3, -0.2], -0.3, -0.4, -0.2, ("A", "B")),
 }
 
@@ -100,10 +100,10 @@ def test_diagram_counts_the_parameters(shapes, total):
     assert total in [text.get_text() for text in figures.cnn_diagram(shapes).axes[0].texts]
 
 
-def test_best_epoch_and_best_cell_are_marked():
+def test_best_epoch_and_chosen_cell_are_marked():
     legend = figures.learning_curves(HISTORY).legends[0]
     assert "best: 4.00, epoch 2" in [text.get_text() for text in legend.get_texts()]
-    frame = figures.search_heatmap(SEARCH).axes[0].patches[-1]
+    frame = figures.search_heatmap(SEARCH, (0.01, 3e-3)).axes[0].patches[-1]
     assert frame.get_xy() == (1, 0)
 
 
