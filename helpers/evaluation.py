@@ -59,7 +59,7 @@ def paired_difference(true, predicted, reference, groups=None):
 
 def age_bands(ages, width=5):
     """Return the band of each age, "20-24" to "45-50": `width` years from the lowest age on, the last one longer."""
-    edges = [*range(AGE_MIN, AGE_MAX + 1 - width, width), AGE_MAX + 1]
+    edges = [*range(AGE_MIN, max(AGE_MIN + 1, AGE_MAX + 2 - width), width), AGE_MAX + 1]
     return pd.cut(ages, edges, right=False, labels=[f"{a}-{b - 1}" for a, b in zip(edges, edges[1:])])
 
 
