@@ -30,8 +30,8 @@ lab: $(READY)  ## open JupyterLab on the first notebook
 refresh: $(READY)  ## re-execute the committed notebooks in place and rewrite figs/ and pics/
 	@$(PY) run.py --refresh
 
-faces: $(READY)  ## render the faces of data/generator that are missing in OUT (default runs/faces), on all cores
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m data.generator --out $(or $(OUT),runs/faces)
+faces: $(READY)  ## render those of the shipped faces that are missing, on all cores
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m data.generator
 
 lint: $(READY)  ## what the pre-commit hooks check
 	@$(PY) -m ruff check .
