@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
 from sklearn.model_selection import StratifiedGroupKFold
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 from torchvision.transforms import v2
@@ -164,11 +165,35 @@ class FaceAgeDataset(Dataset):
         return to_input(images), torch.tensor(self.ages[rows])
 
 
+def rank_and_size():
+    """Return the number of this process and how many train together: `(0, 1)` unless torchrun started several."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+class SharedBatches(BatchSampler):
+    """The batches that one process would make, and of each the share of this process.
+
+    PyTorch's DistributedSampler shuffles otherwise than one process and fills up with repeated pictures; so shared,
+    the batches and the validated pictures are the same for any number of processes, and a training may change it.
+    """
+
+    def __iter__(self):
+        rank, size = rank_and_size()
+        return filter(len, (batch[rank::size] for batch in super().__iter__()))
+
+
 def make_loader(dataset, batch_size=64, train=False, seed=0, workers=0):
-    """Return a `DataLoader`; `train` shuffles (with `seed`) and drops a last batch too small to learn from."""
+    """Return a `DataLoader`; `train` shuffles (with `seed`) and drops a last batch too small to learn from.
+
+    Under torchrun `batch_size` counts the pictures of all processes together, and each gets its share of every batch.
+    Raises `ValueError` when a training batch has no equal shares, since the mean of their gradients would be another.
+    """
     generator = torch.Generator().manual_seed(seed)
     order = RandomSampler(dataset, generator=generator) if train else SequentialSampler(dataset)
-    batches = BatchSampler(order, batch_size, drop_last=train and len(dataset) > batch_size)
+    batches = SharedBatches(order, batch_size, drop_last=train and len(dataset) > batch_size)
+    size = rank_and_size()[1]
+    if train and min(batch_size, len(dataset)) % size:
+        raise ValueError(f"Batches of {min(batch_size, len(dataset))} have no {size} equal shares: choose a multiple.")
     # Without a batch size of its own the loader asks the dataset for whole batches. Its workers, if any, live for one
     # epoch: they are seeded by the generator at its start, so a resumed training draws what an uninterrupted one draws.
     return DataLoader(dataset, sampler=batches, batch_size=None, generator=generator, num_workers=workers)
