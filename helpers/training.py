@@ -238,7 +238,9 @@ def _sum(*numbers):
 def _train_epoch(model, averaged, loader, optimiser, schedule, device, title):
     model.train()
     total = 0.0
-    for batch, ages in tqdm(loader, desc=title, leave=False, mininterval=1, disable=rank_and_size()[0] > 0):
+    if rank_and_size()[0] == 0:
+        loader = tqdm(loader, desc=title, leave=False, mininterval=1)
+    for batch, ages in loader:
         batch, ages = batch.to(device, memory_format=torch.channels_last), ages.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
             loss = age_loss(model(batch), ages)

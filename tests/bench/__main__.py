@@ -1,9 +1,11 @@
 """`make bench`: what the series costs on this machine, as ratios; writes runs/bench.csv and figs/bench.png."""
 
+import os
 import sys
 import time
 from pathlib import Path
 
+os.environ["TQDM_DISABLE"] = "1"  # its bars would stand between the results
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import growth
@@ -80,7 +82,7 @@ def roofline(stages, flops, memory):
     roof = np.minimum(flops, memory * intensity) / 1e9
     axis.loglog(intensity, roof, color=figures.BLACK, linewidth=2)
     axis.text(2000, flops / 1e9 * 1.15, "bfloat16 matrix products", ha="right", fontsize=10)
-    axis.text(0.12, memory * 0.25 / 1e9, f"memory: {memory / 1e9:.0f} GB/s", fontsize=10, va="bottom")
+    axis.text(0.1, memory * 0.3 / 1e9, f"memory: {memory / 1e9:.0f} GB/s", fontsize=10, va="bottom")
     for (name, (work, moved, seconds)), colour in zip(stages.items(), figures.PALETTE):
         axis.plot(work / moved, work / seconds / 1e9, "o", color=colour, markersize=9, label=name)
     axis.set(xlabel="operations a byte", ylabel="GFLOP/s", title="Where each stage sits below what this machine can do")

@@ -116,7 +116,7 @@ def measure(sizes=SIZES):
             (ROOT / "runs").mkdir(exist_ok=True)
             with tempfile.TemporaryDirectory(dir=ROOT / "runs", prefix="bench-") as folder:
                 line = [sys.executable, __file__, "--do", step, str(n), folder]
-                environment = os.environ | {"PYTHONPATH": str(ROOT)}
+                environment = os.environ | {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
                 ended = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
             rows.append(json.loads(ended.stdout.splitlines()[-1]))
     table = pd.DataFrame(rows)

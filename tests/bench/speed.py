@@ -142,7 +142,7 @@ def processes():
     seconds = {}
     for count in (1, 2):
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(paths.ROOT)}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(paths.ROOT), "TQDM_DISABLE": "1"}
         line = [sys.executable, *torchrun, str(HERE / "share.py")]
         ended = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         seconds[count] = np.array(ended.stdout.split(), float)[1:]
