@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from faces import save
+from faces import one_sentence, save
 
-from helpers import datasets, paths
+from helpers import datasets, paths, training
 
 TOY = paths.ROOT / "tests" / "train_toy.py"
 
@@ -112,7 +112,7 @@ def photos(tmp_path, monkeypatch):
     return root, folder
 
 
-def test_the_command_trains_with_two_processes_and_names_what_is_missing(photos):
+def test_the_command_trains_with_two_processes(photos):
     root, folder = photos
     train = ["-m", "helpers.training", "--data", folder, "--epochs", 1, "--batch-size", 8]
     ended = well(*train, processes=2, root=root)
@@ -120,10 +120,15 @@ def test_the_command_trains_with_two_processes_and_names_what_is_missing(photos)
     assert ended.stdout.count("Weights of epoch 1") == 1  # by the first process only
     assert (root / "runs" / "my_photos_é" / "torchrun" / "simple_cnn" / "best.pt").exists()
 
-    uneven = start("-m", "helpers.training", "--data", folder, "--batch-size", 7, processes=2, root=root)
-    assert uneven.returncode != 0 and "Batches of 7 have no 2 equal shares: choose a multiple." in uneven.stderr
-    missing = start("-m", "helpers.training", "--data", folder.parent / "none", root=root)
-    assert missing.returncode != 0 and "run notebook 03_stratified_split first" in missing.stderr
+
+def test_the_command_names_what_is_missing_or_has_no_equal_shares(photos, monkeypatch):
+    with pytest.raises(FileNotFoundError) as error:
+        training.main(["--data", str(photos[1].parent / "none")])
+    one_sentence(error.value, "run notebook 03_stratified_split first")
+    monkeypatch.setattr(datasets, "rank_and_size", lambda: (0, 2))
+    with pytest.raises(ValueError) as error:
+        training.main(["--data", str(photos[1]), "--batch-size", "7"])
+    one_sentence(error.value, "Batches of 7 have no 2 equal shares", "choose a multiple")
 
 
 def test_an_interrupted_command_says_how_to_go_on(photos):
