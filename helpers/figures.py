@@ -508,8 +508,8 @@ def lines(curves, xlabel, ylabel, mark=None, marked=""):
     `mark`: an x that gets a dashed line, which the legend calls `marked`.
     """
     figure, axis = plt.subplots(figsize=(WIDTH * 0.75, 3.8))
-    for (name, table), colour, style in zip(curves.items(), PALETTE, ("-", "-", "--", "--", ":", ":", "-.", "-.")):
-        axis.plot(table.index, table["value"], color=colour, linestyle=style, linewidth=2.2, label=name)
+    for (name, table), colour in zip(curves.items(), PALETTE):
+        axis.plot(table.index, table["value"], color=colour, linewidth=2.2, label=name)
         if "low" in table:
             axis.fill_between(table.index, table["low"], table["high"], color=colour, alpha=0.15, linewidth=0)
     if mark is not None:
@@ -626,7 +626,7 @@ def heat_maps(rows, titles):
     `rows`: a name → `(pictures, maps)`, uint8 `(N, H, W, 3)` and any `(N, h, w)`; `titles`: one for each of the N.
     """
     figure, axes = plt.subplots(
-        len(rows), len(titles), squeeze=False, figsize=(WIDTH, (WIDTH / len(titles) + 0.1) * len(rows) + 0.4)
+        len(rows), len(titles), squeeze=False, figsize=(WIDTH, (WIDTH / len(titles) - 0.02) * len(rows) + 0.35)
     )
     for line, (name, (pictures, maps)) in zip(axes, rows.items()):
         most = np.abs(maps).max() or 1.0
