@@ -262,10 +262,8 @@ def test_one_person_alone_is_no_group():
 
 def test_conformal_intervals_by_hand():
     """Nine errors of 1 to 9 years: for 80% of new faces the eighth smallest is needed, ⌈0.8 · (9 + 1)⌉."""
-    estimates = np.full((9, 1), 30.0)
-    low, high = conformal_intervals(
-        30 + np.arange(1, 10) * np.tile([1, -1], 5)[:9], estimates, [[40.0], [25.0]], level=0.9
-    )
+    ages = 30 + np.array([1, -2, 3, -4, 5, -6, 7, -8, 9])
+    low, high = conformal_intervals(ages, np.full((9, 1), 30.0), [[40.0], [25.0]], level=0.8)
     assert low.tolist() == pytest.approx([32, 17]) and high.tolist() == pytest.approx([48, 33])
 
 
