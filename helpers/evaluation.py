@@ -63,9 +63,12 @@ def paired_difference(true, predicted, reference, groups=None):
 def mean_interval(values, groups=None, draws=DRAWS):
     """Return `(mean, low, high)` of `values` `(N,)` with the 95% bootstrap interval, drawn by `groups` (people)."""
     values = np.asarray(values, float)
-    means = [
-        values[rows].mean() for rows in bootstrap_rows(np.arange(len(values)) if groups is None else groups, draws)
-    ]
+    rng, groups = np.random.default_rng(0), np.arange(len(values)) if groups is None else groups
+    _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    # Sums of each person, because joining the rows of all that were drawn takes ten times as long.
+    sums, sizes = np.bincount(group, values), np.bincount(group)
+    drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(draws))
+    means = [sums[people].sum() / sizes[people].sum() for people in drawn]
     return (float(values.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975])))
 
 
