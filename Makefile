@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.installed
+SEEDS ?= 1 2
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lab refresh seeds bench faces lint clean
@@ -31,9 +32,9 @@ refresh: $(READY)  ## re-execute the committed notebooks in place and rewrite fi
 	@$(PY) run.py --refresh
 
 seeds: $(READY)  ## after make run: train its networks again with two other seeds and once without augmentation, for notebook 07
-	@for seed in 1 2; do for model in simple_cnn resnet18; do \
-	  echo "$$model, seed $$seed" && $(PY) -m helpers.training --model $$model --seed $$seed || exit 1; done; done
 	@echo "resnet18, no augmentation" && $(PY) -m helpers.training --model resnet18 --seed 6 --augmentation none
+	@for seed in $(SEEDS); do for model in simple_cnn resnet18; do \
+	  echo "$$model, seed $$seed" && $(PY) -m helpers.training --model $$model --seed $$seed || exit 1; done; done
 
 bench: $(READY)  ## measure what the series costs on this machine; writes runs/bench.csv and figs/bench.png
 	@env -u AGE_DATA $(PY) tests/bench $(SIZES)
