@@ -167,7 +167,7 @@ def record(model: str, measured: dict, parameters=0, seconds=0.0, part="test") -
     row = {"model": model, "part": part, **measured, "parameters": parameters, "seconds": round(seconds, 1)}
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     rows = {(other["model"], other["part"]): other for other in rows} | {(model, part): row}
-    table = pd.DataFrame(rows.values())
+    table = pd.DataFrame(sorted(rows.values(), key=lambda row: row["model"].startswith("floor")))  # it is no model
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False)
     return table

@@ -573,7 +573,7 @@ def coverage_chart(table, promised):
         axes[1].plot(places, one["width"], color=PALETTE[i], marker="osD^vP"[i % 6], linewidth=1.5)
     axes[0].axhline(100 * promised, color=BLACK, linestyle="--", linewidth=1, label="promised")
     axes[0].set(title="Do they hold?", ylabel="intervals with the true age, %", ylim=(None, 101))
-    axes[1].set(title="What they cost", ylabel="mean width, years", ylim=(0, None))
+    axes[1].set(title="What they cost", ylabel="mean width, years", ylim=(0, 1.1 * table["width"].max()))
     for axis in axes:
         axis.set_xticks(range(len(first)), [f"{b}\nn={n}" for b, n in zip(first["band"], first["n"])], fontsize=9)
         axis.set_xlabel("true age, years")
@@ -625,9 +625,9 @@ def heat_maps(rows, titles):
 
     `rows`: a name → `(pictures, maps)`, uint8 `(N, H, W, 3)` and any `(N, h, w)`; `titles`: one for each of the N.
     """
-    figure, axes = plt.subplots(
-        len(rows), len(titles), squeeze=False, figsize=(WIDTH, (WIDTH / len(titles) - 0.02) * len(rows) + 0.35)
-    )
+    width = 0.8 * WIDTH
+    size = width, (width / len(titles) - 0.02) * len(rows) + 0.35
+    figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, figsize=size)
     for line, (name, (pictures, maps)) in zip(axes, rows.items()):
         most = np.abs(maps).max() or 1.0
         for axis, picture, one in zip(line, pictures, maps):
