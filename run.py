@@ -166,7 +166,7 @@ def publish(notebooks, out, root):
             with paths.atomic(root / folder / name) as temporary:
                 shutil.copyfile(out / folder / name, temporary)
         for file in (root / folder).glob("*.png"):
-            if file.name not in made:
+            if file.name not in made | {"bench.png"}:  # which make bench draws
                 file.unlink()
     if (out / "MODEL_CARD.md").exists():  # notebook 07 writes it
         with paths.atomic(root / "MODEL_CARD.md") as temporary:
