@@ -36,14 +36,14 @@ def times(work, repeat=7):
     return np.array(measured)
 
 
-def rates():
-    """Return the medians `{torch.bfloat16: FLOP/s, torch.float32: FLOP/s}`, and the best rate of memory in bytes/s."""
+def rates(which=np.median):
+    """Return the rates at the median (or `which`) of the times: `{torch.bfloat16: FLOP/s, …}`, memory in bytes/s."""
     flops = {}
     for kind in (torch.bfloat16, torch.float32):
         one, other = torch.randn(2, 2048, 2048).to(kind)
-        flops[kind] = 2 * 2048**3 / np.median(times(lambda one=one, other=other: one @ other, 9))
-    source, target = torch.zeros(2, MEMORY)
-    return flops, 3 * 4 * MEMORY / np.min(times(lambda: target.add_(source), 15))  # two are read, one is written
+        flops[kind] = 2 * 2048**3 / which(times(lambda one=one, other=other: one @ other, 9))
+    source, target = torch.ones(2, MEMORY)  # zeros would all be one page of memory until they are written
+    return flops, 3 * 4 * MEMORY / which(times(lambda: target.add_(source), 15))  # two are read, one is written
 
 
 def trainer(model, batch_size, kind=torch.bfloat16):
