@@ -105,6 +105,7 @@ def test_publishing_replaces_notebooks_pictures_and_the_model_card(tmp_path):
         (out / "pics", "still.png"),
         (figs, "old.png"),
         (figs, "notes.txt"),
+        (figs, "bench.png"),  # of make bench, not of a notebook
     ):
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(name)
@@ -113,7 +114,7 @@ def test_publishing_replaces_notebooks_pictures_and_the_model_card(tmp_path):
     assert (tmp_path / "MODEL_CARD.md").read_text() == "# Model card"
     assert printed(notebook) == [["1\n"]]
     assert nbformat.read(notebook, 4).metadata.language_info == {"name": "python"}
-    assert sorted(file.name for file in figs.iterdir()) == ["new.png", "notes.txt"]
+    assert sorted(file.name for file in figs.iterdir()) == ["bench.png", "new.png", "notes.txt"]
     assert (tmp_path / "pics" / "still.png").exists()
 
 
