@@ -188,7 +188,7 @@ def test_a_seed_trains_again_what_the_notebook_has_trained(photos, monkeypatch):
             "lite0",
             "06_resnet",
             r'"EfficientNet-Lite0, ImageNet"\] = lambda: (.*)',
-            "datasets.strong_augmentation",
+            "datasets.mild_augmentation()",
             "[0]",
         ),
     ],
