@@ -36,7 +36,8 @@ def read_image(path) -> np.ndarray:
         raise ValueError(f"{path} is not a picture file ({path.suffix or 'no suffix'}): save it as JPEG or PNG.")
     try:
         with Image.open(path) as file:
-            image = np.asarray(_to_rgb(ImageOps.exif_transpose(file)))
+            ImageOps.exif_transpose(file, in_place=True)  # a copy of a 100-megapixel photo would be 300 MB more
+            image = np.asarray(to_rgb(file))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
     except UnidentifiedImageError:
@@ -48,6 +49,18 @@ def read_image(path) -> np.ndarray:
         size = f"{image.shape[1]}×{image.shape[0]}"
         raise ValueError(f"{path} has {size} pixels, too few ({SMALLEST}×{SMALLEST}): replace or remove it.")
     return image
+
+
+def to_rgb(image):
+    """Return the Pillow `image` of any mode as one of mode RGB; transparency is laid on white."""
+    if image.mode.startswith("I"):  # 16 bits: Pillow would clip them to white instead of scaling them
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def square(image) -> np.ndarray:
@@ -153,17 +166,6 @@ def near_duplicates(images, distance=8, alike=0.95) -> np.ndarray:
         pairs.append(np.stack([left[same] + start, right[same]]))
     left, right = np.concatenate(pairs, axis=1)
     return connected_components(coo_array((np.ones(len(left)), (left, right)), shape=(len(bits),) * 2))[1]
-
-
-def _to_rgb(image):
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip them to white instead of scaling them
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def _inspect_one(root, path):
