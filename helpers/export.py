@@ -122,7 +122,7 @@ def conformal_radius(true, estimated, level=0.9) -> float:
     Vovk et al. 2005. Raises `ValueError` when they are too few to know that quantile.
     """
     errors = np.sort(np.abs(np.asarray(true, float) - np.asarray(estimated, float)))
-    rank = math.ceil((len(errors) + 1) * level)  # the one more is the face still to come
+    rank = math.ceil(round((len(errors) + 1) * level, 6))  # the one more is the face still to come
     if rank > len(errors):
         raise ValueError(f"{len(errors)} faces are too few for an interval of {level:.0%}: at least 9 are needed.")
     return float(errors[rank - 1])
