@@ -52,6 +52,21 @@ def age_loss(output, ages, spread=2.0):
     return F.cross_entropy(output.float(), around) + error
 
 
+def distil_loss(output, told):
+    """Return the loss of `output` against what a teacher says of the same pictures, both `(B, 1)` or `(B, len(AGES))`.
+
+    The absolute difference of the two ages; for distributions also their cross-entropy: the teacher tells for which
+    faces it is unsure, and between which ages. Source: Hinton et al. 2015. Raises `ValueError` when the heads differ.
+    """
+    if output.shape != told.shape:
+        counts = f"{told.shape[1]} outputs, the model {output.shape[1]}"
+        raise ValueError(f"The teacher has {counts}: give both the same head.")
+    difference = F.l1_loss(to_years(output), to_years(told))
+    if output.shape[1] == 1:
+        return difference
+    return difference + F.cross_entropy(output.float(), told.float().softmax(1))
+
+
 @torch.no_grad()
 def predict(model, loader, flip=True):
     """Return the ages in years `(N,)` that `model` gives to the pictures of `loader`, in its order.
@@ -69,7 +84,18 @@ def predict(model, loader, flip=True):
     return torch.cat(years).numpy()
 
 
-def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay=0.01, patience=None, decay=0.99):
+def fit(
+    model,
+    train_loader,
+    valid_loader,
+    epochs,
+    folder,
+    lr=1e-3,
+    weight_decay=0.01,
+    patience=None,
+    decay=0.99,
+    teacher=None,
+):
     """Train `model`; leave it with the weights of its best epoch and return the history, one row an epoch.
 
     Columns: `epoch, train_loss, valid_mae` (years, of the faces as they are, not mirrored: half the time), `lr,
@@ -77,6 +103,7 @@ def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay
     `patience` epochs without a better `valid_mae`.
     `folder` gets `best.pt` (weights), TensorBoard logs, and `last.pt` after every epoch, from which an interrupted
     training with the same settings goes on to the same result; a finished one removes it.
+    `teacher`: a trained network with as many outputs, which the model learns from beside the labels (`distil_loss`).
     Raises `ValueError` when a loader has no batch or `last.pt` is damaged, `FloatingPointError` on divergence.
     """
     if not len(train_loader) or not len(valid_loader):
@@ -92,6 +119,9 @@ def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay
     state = {"model": model, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
     settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "decay": decay, "steps": steps}
     settings["data"] = repr(train_loader.dataset)
+    if teacher is not None:
+        settings["teacher"] = True
+        teacher.to(device, memory_format=torch.channels_last).eval()
     history = _resume(folder / "last.pt", state, settings, train_loader)
     if not history:  # the curves of a former training would be drawn over these
         shutil.rmtree(folder / "logs", ignore_errors=True)
@@ -101,7 +131,8 @@ def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay
         if patience is not None and history and len(history) - _best(history) >= patience:
             break  # asked here, so that a training resumed after its last epoch stops as well
         started = time.perf_counter()
-        loss = _train_epoch(model, averaged, train_loader, optimiser, schedule, device, f"epoch {epoch}/{epochs}")
+        title = f"epoch {epoch}/{epochs}"
+        loss = _train_epoch(model, averaged, train_loader, optimiser, schedule, device, title, teacher)
         truth = np.concatenate([ages.numpy() for _, ages in valid_loader])
         mae = float(np.abs(predict(averaged.module, valid_loader, flip=False) - truth).mean())
         if not np.isfinite([loss, mae]).all():
@@ -131,13 +162,18 @@ def load_weights(model, path):
     return model
 
 
-def _train_epoch(model, averaged, loader, optimiser, schedule, device, title):
+def _train_epoch(model, averaged, loader, optimiser, schedule, device, title, teacher=None):
     model.train()
     total = 0.0
     for batch, ages in tqdm(loader, desc=title, leave=False, mininterval=1):
         batch, ages = batch.to(device, memory_format=torch.channels_last), ages.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-            loss = age_loss(model(batch), ages)
+            output = model(batch)
+            loss = age_loss(output, ages)
+            if teacher is not None:
+                with torch.no_grad():
+                    told = teacher(batch)
+                loss = loss + distil_loss(output, told)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
