@@ -145,8 +145,10 @@ def test_a_crop_undoes_turn_size_and_place(side, angle):
     centre = np.array([1000.0, 1100.0])
     photo = place(photo, face, centre, side, angle)
     margin = np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.7], [0.6, 0.7]])
-    turn = cv2.getRotationMatrix2D((0, 0), angle, side)
-    points = (margin - 0.5) @ turn[:, :2].T + centre - 0.5
+    turn = cv2.getRotationMatrix2D((0, 0), angle, side / 512)[:, :2]
+    points = (
+        margin * 512 - 0.5 - 256
+    ) @ turn.T + centre  # a share of the side lies half a pixel before its pixel's number
     back = deploy.crop(photo, points, margin).astype(int)
     error = np.abs(back - images.prepare(face))[8:-8, 8:-8]
     assert error.mean() < 1.5 and np.quantile(error, 0.99) < 6
