@@ -38,7 +38,7 @@ def detect(photo):
     size = np.array(photo.shape[1::-1])
     small = np.maximum(1, (size * min(1, 1024 / size.max())).round()).astype(int)
     # On a tight crop the points are wrong by several pixels; with room around it they are right.
-    rim = max(16, int(small.min()) // 8)
+    rim = max(24, int(small.min()) // 8)  # 24: the detector needs 40 pixels
     picture = cv2.resize(photo, small.tolist(), interpolation=cv2.INTER_AREA)
     picture = cv2.copyMakeBorder(picture, rim, rim, rim, rim, cv2.BORDER_CONSTANT, value=(127, 127, 127))
     boxes, _, points = detector().detect(picture, landmarks=True)
@@ -74,7 +74,8 @@ def crop(photo, points, margin) -> np.ndarray:
     factor = np.vdot(spread, target) / np.vdot(spread, spread)
     side = int(np.clip(round(1 / abs(factor)), SIDE, 8 * SIDE))  # about as many pixels as the photo has there
     factor *= side
-    shift = side * target.mean() - factor * source.mean() + (factor * (0.5 + 0.5j) - (0.5 + 0.5j))
+    half = 0.5 + 0.5j  # shares count from the corner of a pixel, OpenCV from its middle
+    shift = side * target.mean() - factor * source.mean() + factor * half - half
     matrix = np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
     # Only the part around the face: OpenCV turns no picture that is wider than 32,767 pixels.
     corners = np.array([[[0, 0], [side, 0], [0, side], [side, side]]], float)

@@ -99,7 +99,7 @@ def test_the_size_of_the_photo_changes_nothing_but_the_scale(group, factor):
     assert np.abs(moved / factor - points).max() < 6
 
 
-@pytest.mark.parametrize("shape", [(600, 800), (32, 32), (33, 2000), (2000, 33)])
+@pytest.mark.parametrize("shape", [(600, 800), (32, 32), (32, 40_000), (2000, 33)])
 def test_a_photo_without_a_face_gives_an_empty_table(model, shape):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     for photo in (page(*shape), noise):
@@ -201,7 +201,7 @@ def test_formats_and_modes_give_the_same_faces(group, model, tmp_path):
     picture.convert("L").save(tmp_path / "grey.png")
     grey = deploy.predict(tmp_path / "grey.png", model)
     assert len(grey) == 4 and np.abs(grey[deploy.COLUMNS[:4]] - expected[deploy.COLUMNS[:4]]).to_numpy().max() < 15
-    assert deploy.predict(cv2.cvtColor(group[0], cv2.COLOR_RGB2GRAY), model).equals(grey)
+    assert deploy.predict(np.asarray(picture.convert("L")), model).equals(grey)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((40, 40, 3)), np.zeros((40, 40, 2), np.uint8), np.zeros(40, np.uint8)])
