@@ -1,6 +1,7 @@
 """A photo in, faces and ages out, on this machine alone: `python -m helpers.deploy photo.jpg --out annotated/`."""
 
 import argparse
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from .images import SIDE, prepare, read_image, to_rgb
 from .paths import atomic, run_dir
 
 COLUMNS = ["left", "top", "right", "bottom", "age", "low", "high", "note"]
+RESULT = re.compile(r".*_ages(_\d+)?\.jpg|ages\.csv")  # what the command writes
 
 
 @lru_cache
@@ -159,12 +161,17 @@ def annotate(photo, table) -> np.ndarray:
 
 
 def files_in(sources, out):
-    """Return the files that `sources` name: a folder stands for all in it, but for hidden ones and those in `out`."""
+    """Return the files that `sources` name: a folder stands for all in it but hidden files and former results in `out`."""
     files = []
     for source in sources:
-        inside = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
+        if not source.is_dir():
+            files.append(source)
+            continue
+        inside = sorted(file for file in source.rglob("*") if file.is_file())
         shown = [file for file in inside if "/." not in f"/{file.relative_to(source).as_posix()}"]
-        files += [file for file in shown if out.resolve() not in file.resolve().parents]
+        files += [
+            file for file in shown if not (RESULT.fullmatch(file.name) and out.resolve() in file.resolve().parents)
+        ]
     return list(dict.fromkeys(files))
 
 

@@ -310,12 +310,13 @@ def test_a_folder_is_worked_through_whatever_it_holds(album, model_file, tmp_pat
     assert snapshot(album) == before
 
 
-def test_results_inside_the_folder_are_not_read_again(album, model_file):
-    out = album / "annotated"
+@pytest.mark.parametrize("where", ["annotated", "."])
+def test_results_inside_the_folder_are_not_read_again(album, model_file, where):
+    out = album / where
     for _ in range(2):
         deploy.main([str(album), "--out", str(out), "--model", str(model_file)])
         assert pd.read_csv(out / "ages.csv")["photo"].nunique() == 6
-        assert len(list(out.glob("*.jpg"))) == 2
+        assert len(list(out.glob("*_ages*.jpg"))) == 2
 
 
 def test_a_photo_beside_its_result_is_not_overwritten(album, model_file):
