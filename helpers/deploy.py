@@ -161,7 +161,7 @@ def annotate(photo, table) -> np.ndarray:
 
 
 def files_in(sources, out):
-    """Return the files that `sources` name: a folder stands for all in it but hidden files and former results in `out`."""
+    """Return the files that `sources` name: a folder for all in it but hidden files and former results in `out`."""
     files = []
     for source in sources:
         if not source.is_dir():
