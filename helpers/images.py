@@ -21,8 +21,8 @@ SIDE = 128  # pixels, the side of every picture that a model sees
 VERSION = 2  # of `prepare`: raise it with every change, so that no stale picture is read from the cache
 SMALLEST = 32  # pixels; a smaller picture holds no face that could be read
 NOISY = 4.0  # grey levels, of `noise_level`: above it notebook 04 shows that denoising helps
-Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 BLURRED = 20.0  # of `sharpness`: below it notebook 04 shows that deblurring helps
+Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 
 
 def read_image(path) -> np.ndarray:
