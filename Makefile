@@ -4,7 +4,7 @@ PY := .venv/bin/python
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab refresh faces lint clean
+.PHONY: help run test lab refresh bench faces lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 15
@@ -30,8 +30,11 @@ lab: $(READY)  ## open JupyterLab on the first notebook
 refresh: $(READY)  ## re-execute the committed notebooks in place and rewrite figs/ and pics/
 	@$(PY) run.py --refresh
 
-faces: $(READY)  ## render the faces of data/generator that are missing in OUT (default runs/faces), on all cores
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m data.generator --out $(or $(OUT),runs/faces)
+bench: $(READY)  ## measure what the series costs on this machine; writes runs/bench.csv and figs/bench.png
+	@env -u AGE_DATA $(PY) tests/bench $(SIZES)
+
+faces: $(READY)  ## render those of the shipped faces that are missing, on all cores
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m data.generator
 
 lint: $(READY)  ## what the pre-commit hooks check
 	@$(PY) -m ruff check .

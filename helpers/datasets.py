@@ -1,21 +1,25 @@
 """The split into parts, and from the array of prepared pictures to batches `(B, 3, 128, 128)`."""
 
 import hashlib
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
 from sklearn.model_selection import StratifiedGroupKFold
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 from torchvision.transforms import v2
 
-from .images import SIDE, prepare_all
+from .images import prepare_all
 from .labels import read_labels, root_of
 from .paths import atomic, data_dir, need, tables_dir
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, so that pretrained weights see what they know
 
-to_input = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+LEVELS = np.arange(256, dtype=np.float32)[None, :, None]  # of a colour channel
+NORMALISED = ((LEVELS / 255 - MEAN) / STD).astype(np.float32)  # (1, 256, 3): what a level becomes, channel by channel
 
 strong_augmentation = v2.Compose(
     [
@@ -30,15 +34,39 @@ strong_augmentation = v2.Compose(
 PARTS = ("train", "valid", "test")
 
 
-def mild_augmentation(shift=8):
-    """Return a transform of a uint8 tensor `(3, H, W)`: mirrored or not, moved by up to `shift` pixels, relit."""
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomCrop(SIDE, padding=shift, padding_mode="reflect"),
-            v2.ColorJitter(brightness=0.2, contrast=0.2),
-        ]
-    )
+@dataclass(frozen=True)  # for its repr, by which a checkpoint knows with which augmentation it was made
+class mild_augmentation:
+    """A transform of uint8 `(3, H, W)` or `(B, 3, H, W)`: mirrored or not, moved by up to `shift` pixels, relit.
+
+    Every picture of a batch is changed in its own way, as by torchvision's RandomHorizontalFlip, RandomCrop with
+    reflected padding and ColorJitter(0.2, 0.2), which would have to be called for one picture after the other.
+    """
+
+    shift: int = 8
+
+    def __call__(self, images):
+        batch = _pixels(images.reshape(-1, *images.shape[-3:]))
+        n, height, width, _ = batch.shape
+        mirrored, moves = torch.rand(n) < 0.5, torch.randint(2 * self.shift + 1, (n, 2))
+        brightness, contrast = torch.empty(2, n).uniform_(0.8, 1.2)
+        changed = np.empty(batch.shape, np.uint8)
+        for i, (top, left) in enumerate(moves.tolist()):
+            image = cv2.copyMakeBorder(batch[i], *[self.shift] * 4, cv2.BORDER_REFLECT_101)
+            image = image[top : top + height, left : left + width]
+            if mirrored[i]:
+                image = cv2.flip(image, 1)
+            grey = np.dot(cv2.mean(image)[:3], (0.299, 0.587, 0.114))
+            # Both changes of light are linear, so together they are one table of what each level becomes.
+            relit = brightness[i].item() * (grey + contrast[i].item() * (LEVELS - grey))
+            cv2.LUT(image, relit.round().clip(0, 255).astype(np.uint8), dst=changed[i])
+        return _tensor(changed).reshape(images.shape)
+
+
+def to_input(images):
+    """Return uint8 `(..., 3, H, W)` as float32, normalised with ImageNet's mean and deviation of each channel."""
+    pixels = _pixels(images)
+    # A table of 256 levels, because converting, subtracting and dividing would pass three times over the memory.
+    return _tensor(cv2.LUT(pixels.reshape(-1, *pixels.shape[-2:]), NORMALISED).reshape(pixels.shape))
 
 
 def check_groups(groups):
@@ -106,11 +134,12 @@ def load_faces():
 
 
 class FaceAgeDataset(Dataset):
-    """Faces and their ages, picture by picture (the field's `CustomDataset`).
+    """Faces and their ages (the field's `CustomDataset`), one by one or a batch at once.
 
     `images`: uint8 RGB `(N, 128, 128, 3)`, in memory or mapped. `ages`: years `(N,)`. `rows`: which of them belong to
     this part (all when omitted). `augment`: a transform on a uint8 tensor `(3, H, W)`, or None.
-    An item is `(float32 (3, 128, 128), normalised; float32 age in years)`. Raises `ValueError` when the lengths differ.
+    `dataset[i]` is `(float32 (3, 128, 128), normalised; float32 age in years)`; with a list of numbers in place of `i`
+    it is a batch, `(B, 3, 128, 128)` and `(B,)`. Raises `ValueError` when the lengths differ.
     """
 
     def __init__(self, images, ages, rows=None, augment=None):
@@ -127,21 +156,52 @@ class FaceAgeDataset(Dataset):
         return f"FaceAgeDataset({len(self)} faces, {digest}, augment={self.augment})"
 
     def __getitem__(self, index):
-        row = self.rows[index]
-        image = torch.from_numpy(np.array(self.images[row])).permute(2, 0, 1)
-        if self.augment is not None:
-            image = self.augment(image)
-        return to_input(image), torch.tensor(self.ages[row])
+        rows = self.rows[index]
+        images = _tensor(np.take(self.images, rows, axis=0))  # a copy: changing it leaves the source as it is
+        if self.augment is not None and (images.ndim == 3 or isinstance(self.augment, mild_augmentation)):
+            images = self.augment(images)
+        elif self.augment is not None:  # other transforms would change all pictures of a batch alike
+            images = torch.stack([self.augment(image) for image in images])
+        return to_input(images), torch.tensor(self.ages[rows])
+
+
+def rank_and_size():
+    """Return the number of this process and how many train together: `(0, 1)` unless torchrun started several."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+class SharedBatches(BatchSampler):
+    """The batches that one process would make, and of each the share of this process.
+
+    PyTorch's DistributedSampler shuffles otherwise than one process and fills up with repeated pictures; so shared,
+    the batches and the validated pictures are the same for any number of processes, and a training may change it.
+    """
+
+    def __iter__(self):
+        rank, size = rank_and_size()
+        return filter(len, (batch[rank::size] for batch in super().__iter__()))
 
 
 def make_loader(dataset, batch_size=64, train=False, seed=0, workers=0):
-    """Return a `DataLoader`; `train` shuffles (with `seed`) and drops a last batch too small to learn from."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=train,
-        drop_last=train and len(dataset) > batch_size,
-        generator=torch.Generator().manual_seed(seed),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+    """Return a `DataLoader`; `train` shuffles (with `seed`) and drops a last batch too small to learn from.
+
+    Under torchrun `batch_size` counts the pictures of all processes together, and each gets its share of every batch.
+    Raises `ValueError` when a training batch has no equal shares, since the mean of their gradients would be another.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = RandomSampler(dataset, generator=generator) if train else SequentialSampler(dataset)
+    batches = SharedBatches(order, batch_size, drop_last=train and len(dataset) > batch_size)
+    size = rank_and_size()[1]
+    if train and min(batch_size, len(dataset)) % size:
+        raise ValueError(f"Batches of {min(batch_size, len(dataset))} have no {size} equal shares: choose a multiple.")
+    # Without a batch size of its own the loader asks the dataset for whole batches. Its workers, if any, live for one
+    # epoch: they are seeded by the generator at its start, so a resumed training draws what an uninterrupted one draws.
+    return DataLoader(dataset, sampler=batches, batch_size=None, generator=generator, num_workers=workers)
+
+
+def _pixels(images):
+    return images.movedim(-3, -1).numpy()  # tensor (..., 3, H, W) → array (..., H, W, 3), as OpenCV has it
+
+
+def _tensor(pixels):
+    return torch.from_numpy(pixels).movedim(-1, -3)

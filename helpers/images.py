@@ -3,6 +3,7 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from .labels import PICTURES
@@ -115,24 +117,29 @@ def prepare(image) -> np.ndarray:
 def prepare_all(root, paths) -> np.ndarray:
     """Return the prepared pictures of `paths` (relative to `root`), uint8 `(N, 128, 128, 3)`, mapped from a file.
 
-    Each picture is decoded and cleaned once; the result is kept under `runs/<data name>/cache` and made anew when a
-    path, a size, a time of change or the version of the preparation differs. Raises what `read_image` raises.
+    Each picture is decoded and cleaned once; the result is kept under `runs/<data name>/cache` and made anew when the
+    content of a file, their order, or a setting of the preparation differs. Raises what `read_image` raises.
     """
-    files = [Path(root) / path for path in paths]
+    root, paths = Path(root), list(paths)
+    settings = (VERSION, SIDE, NOISY, BLURRED, denoise.__defaults__, deblur.__defaults__)
+    key = hashlib.sha256(repr(settings).encode())
     try:
-        facts = [(str(path), os.stat(file).st_size, os.stat(file).st_mtime_ns) for path, file in zip(paths, files)]
-    except FileNotFoundError as error:
-        raise ValueError(f"{error.filename} does not exist any more: run the notebooks from 02 again.") from None
-    key = hashlib.sha256(repr((VERSION, SIDE, facts)).encode()).hexdigest()[:16]
-    cache = run_dir() / "cache" / f"faces-{key}.npy"
+        for digest in _map(lambda path: hashlib.sha256((root / path).read_bytes()).digest(), paths, "checking"):
+            key.update(digest)
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError)
+        why = "does not exist any more" if gone else f"cannot be read ({error.strerror})"
+        raise ValueError(f"{error.filename} {why}: run the notebooks from 02 again.") from None
+    cache = run_dir() / "cache" / f"faces-{key.hexdigest()[:16]}.npy"
     if not cache.exists():
-        with atomic(cache) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(files), SIDE, SIDE, 3))
+        with atomic(cache) as temporary:  # a name of its own, so that two processes at once do not meet
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), SIDE, SIDE, 3))
 
             def fill(i):
-                array[i] = prepare(read_image(files[i]))
+                array[i] = prepare(read_image(root / paths[i]))
 
-            _map(fill, range(len(files)), "preparing")
+            for _ in _map(fill, range(len(paths)), "preparing"):
+                pass
             array.flush()
     return np.load(cache, mmap_mode="r")
 
@@ -143,7 +150,7 @@ def inspect(root, paths) -> pd.DataFrame:
     Columns: `format, mode, width, height` as stored; `brightness` and `contrast` (mean and standard deviation of the
     grey levels, 0 to 255), `sharpness`; `digest` (SHA-256 of the decoded pixels); `error` (text, or NA).
     """
-    rows = _map(lambda path: _inspect_one(root, path), paths, "inspecting")
+    rows = list(_map(lambda path: _inspect_one(root, path), paths, "inspecting"))
     columns = ["format", "mode", "width", "height", "brightness", "contrast", "sharpness", "digest", "error"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -155,18 +162,35 @@ def near_duplicates(images, distance=8, alike=0.95) -> np.ndarray:
     `distance` bits and their 32×32 grey thumbnails correlate by more than `alike`: hashes alone join strangers in
     the same pose. Groups are the connected components. Brightness and contrast do not matter; mirroring is not seen.
     """
-    hashes = _map(lambda image: imagehash.phash(Image.fromarray(image)).hash.ravel(), images, "hashing")
-    bits = np.packbits(np.array(hashes, dtype=bool), axis=1).view(np.uint64)[:, 0]
-    small = np.array([cv2.cvtColor(resize(image, 32), cv2.COLOR_RGB2GRAY).ravel() for image in images], np.float32)
-    small -= small.mean(1, keepdims=True)
-    small /= np.linalg.norm(small, axis=1, keepdims=True) + 1e-6  # a picture of one colour resembles none
-    pairs = []
-    for start in range(0, len(bits), 512):  # blocks keep the table of distances small
-        left, right = np.nonzero(np.bitwise_count(bits[start : start + 512, None] ^ bits[None]) <= distance)
-        same = np.einsum("ij,ij->i", small[left + start], small[right]) > alike
-        pairs.append(np.stack([left[same] + start, right[same]]))
-    left, right = np.concatenate(pairs, axis=1)
-    return connected_components(coo_array((np.ones(len(left)), (left, right)), shape=(len(bits),) * 2))[1]
+    # Thumbnails that correlate by c lie √(2 − 2c) apart, and no projection takes them further apart. So a tree of a
+    # few principal components finds every such pair without comparing all with all; few of what it finds are none.
+    sample = np.array([_thumbnail(image) for image in images[:: max(1, len(images) // 1000)]])
+    directions = np.linalg.svd(sample, full_matrices=False)[2][:24].T
+
+    def describe(image):
+        return np.packbits(imagehash.phash(Image.fromarray(image)).hash), _thumbnail(image) @ directions
+
+    bits, points = np.empty((len(images), 8), np.uint8), np.empty((len(images), directions.shape[1]), np.float32)
+    for i, described in enumerate(_map(describe, images, "hashing")):
+        bits[i], points[i] = described
+    bits = bits.view(np.uint64)[:, 0]
+    tree, radius, pairs = cKDTree(points), np.sqrt(2 - 2 * alike) + 1e-3, []
+    for start in range(0, len(points), 1024):  # blocks keep the list of what is near small
+        near = tree.query_ball_point(points[start : start + 1024], radius, workers=-1)
+        left = np.repeat(np.arange(start, start + len(near)), [len(found) for found in near])
+        right = np.concatenate(near).astype(int)
+        close = (left < right) & (np.bitwise_count(bits[left] ^ bits[right]) <= distance)
+        left, right = left[close], right[close]
+        small = {i: _thumbnail(images[i]) for i in np.union1d(left, right)}
+        pairs += [(i, j) for i, j in zip(left, right) if small[i] @ small[j] > alike]
+    left, right = np.array(pairs, int).reshape(-1, 2).T
+    return connected_components(coo_array((np.ones(len(left)), (left, right)), shape=(len(points),) * 2))[1]
+
+
+def _thumbnail(image):
+    grey = cv2.cvtColor(resize(image, 32), cv2.COLOR_RGB2GRAY).ravel().astype(np.float32)
+    grey -= grey.mean()
+    return grey / (np.linalg.norm(grey) + 1e-6)  # a picture of one colour becomes zero and resembles none
 
 
 def _inspect_one(root, path):
@@ -186,5 +210,10 @@ def _inspect_one(root, path):
 
 def _map(function, items, title):
     # Decoding and OpenCV release Python's lock, so threads use every core without copying the pictures.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(function, items), total=len(items), desc=title, leave=False, mininterval=1))
+    bar = tqdm(total=len(items), desc=title, leave=False, mininterval=1)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+        items = iter(items)
+        while block := list(islice(items, 256)):  # a million waiting calls, and their results, would fill the memory
+            for result in pool.map(function, block):
+                bar.update()
+                yield result

@@ -82,9 +82,13 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
     mark(faces["age"].isna(), "no age: neither the folder, the name nor the CSV tells a number of years")
     usable = faces[reason.isna()]
     same = usable.groupby(inspected["digest"][usable.index])
-    told = same["age"].transform(lambda a: ", ".join(map(str, sorted(set(a))))).astype(object)
     first = same["path"].transform("first").astype(object)
-    mark(_like(faces, same["age"].transform("nunique") > 1), "identical pictures with conflicting ages: " + told)
+    conflict = usable[same["age"].transform("nunique") > 1]  # few: a call for each group of a million would take long
+    told = conflict.groupby(inspected["digest"][conflict.index])["age"].agg(
+        lambda a: "identical pictures with conflicting ages: " + ", ".join(map(str, sorted(set(a))))
+    )
+    told = inspected["digest"].map(told)
+    mark(told.notna(), told)
     out = (faces["age"] < ages[0]) | (faces["age"] > ages[1])
     mark(out.fillna(False), "age " + faces["age"].astype("string") + f" is outside {ages[0]} to {ages[1]}")
     mark(_like(faces, same.cumcount() > 0), "identical to " + first)

@@ -2,7 +2,9 @@
 
 import os
 import re
-from contextlib import contextmanager
+import time
+import uuid
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,11 +51,18 @@ def tables_dir() -> Path:
 
 @contextmanager
 def atomic(path):
-    """Yield a temporary name beside `path` and move it there when the block ends well; a half file never stays."""
+    """Yield a temporary name beside `path` and move it there when the block ends well; a half file never stays.
+
+    Several processes may write the same `path`, also from several machines: each has a name of its own.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for half in path.parent.glob(f".*.{'?' * 32}{path.suffix}"):  # what a killed process left, after a day
+        with suppress(FileNotFoundError):
+            if time.time() - half.stat().st_mtime > 24 * 60 * 60:
+                half.unlink()
     # The suffix stays last, because many writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -1,20 +1,47 @@
-"""One training loop for every model: one-cycle AdamW, bfloat16 where it is fast, averaged weights, best checkpoint."""
+"""One training loop for every model: one-cycle AdamW, bfloat16 where it is fast, averaged weights, best checkpoint.
 
+`python -m helpers.training --data … --model …` trains without a notebook, and the same under torchrun on many GPUs.
+"""
+
+import argparse
+import os
 import random
 import shutil
+import signal
+import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
+from torch.nn import SyncBatchNorm
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from .models import AGES, to_years
-from .paths import atomic
+from .datasets import (
+    PARTS,
+    FaceAgeDataset,
+    load_faces,
+    make_loader,
+    mild_augmentation,
+    rank_and_size,
+    strong_augmentation,
+)
+from .models import AGES, SimpleCNN, lite0, resnet, start_at, to_years
+from .paths import atomic, run_dir
+
+# What `main` trains, as in notebooks 05 and 06: the network, its augmentation, batch size, learning rate, weight decay.
+RECIPES = {
+    "simple_cnn": (lambda: SimpleCNN(dropout=0.2), mild_augmentation(), 32, 1e-3, 0.1),
+    "resnet18": (lambda: resnet(len(AGES), pretrained=False, stem="small")[0], mild_augmentation(), 64, 1.5e-3, 0.05),
+    "lite0": (lambda: lite0(len(AGES), frozen=5)[0], strong_augmentation, 64, 1e-3, 0.05),
+}
 
 
 def seed_everything(seed: int):
@@ -28,7 +55,7 @@ def best_device() -> torch.device:
     """CUDA, then MPS, then the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device("mps" if torch.backends.mps.is_available() and not dist.is_initialized() else "cpu")
 
 
 def fast_bfloat16(device) -> bool:
@@ -104,13 +131,15 @@ def fit(
     `folder` gets `best.pt` (weights), TensorBoard logs, and `last.pt` after every epoch, from which an interrupted
     training with the same settings goes on to the same result; a finished one removes it.
     `teacher`: a trained network with as many outputs, which the model learns from beside the labels (`distil_loss`).
+    Under torchrun every process calls this: gradients and the history are those of all, the first one writes the files.
     Raises `ValueError` when a loader has no batch or `last.pt` is damaged, `FloatingPointError` on divergence.
     """
-    if not len(train_loader) or not len(valid_loader):
+    folder, device, (rank, size) = Path(folder), best_device(), rank_and_size()
+    if not len(train_loader) or len(valid_loader.dataset) < size:
         raise ValueError("The training or validation part has no picture: check the labels table and the split.")
     lr, weight_decay, decay = float(lr), float(weight_decay), float(decay)  # a checkpoint holds no numbers of NumPy
-    folder, device = Path(folder), best_device()
     model.to(device, memory_format=torch.channels_last)
+    network = _distributed(model, device) if size > 1 else model
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     steps = epochs * len(train_loader)
@@ -123,31 +152,41 @@ def fit(
         settings["teacher"] = True
         teacher.to(device, memory_format=torch.channels_last).eval()
     history = _resume(folder / "last.pt", state, settings, train_loader)
-    if not history:  # the curves of a former training would be drawn over these
+    if not history and rank == 0:  # the curves of a former training would be drawn over these
         shutil.rmtree(folder / "logs", ignore_errors=True)
-    log = SummaryWriter(folder / "logs")
+    log = SummaryWriter(folder / "logs") if rank == 0 else None
+    truth = np.concatenate([ages.numpy() for _, ages in valid_loader])
 
     for epoch in range(len(history) + 1, epochs + 1):
         if patience is not None and history and len(history) - _best(history) >= patience:
             break  # asked here, so that a training resumed after its last epoch stops as well
         started = time.perf_counter()
+        if size > 1:  # each process augments in its own way, and a resumed one as if it had not been interrupted
+            torch.manual_seed(hash((train_loader.generator.initial_seed(), epoch, rank)))
         title = f"epoch {epoch}/{epochs}"
-        loss = _train_epoch(model, averaged, train_loader, optimiser, schedule, device, title, teacher)
-        truth = np.concatenate([ages.numpy() for _, ages in valid_loader])
-        mae = float(np.abs(predict(averaged.module, valid_loader, flip=False) - truth).mean())
+        trained = _train_epoch(network, averaged, train_loader, optimiser, schedule, device, title, teacher)
+        errors = np.abs(predict(averaged.module, valid_loader, flip=False) - truth)
+        loss, steps_done, error, faces = _sum(*trained, errors.sum(dtype=float), len(errors))
+        loss, mae = loss / steps_done, error / faces
         if not np.isfinite([loss, mae]).all():
             raise FloatingPointError(f"The loss is not a number in epoch {epoch}: train with a smaller lr than {lr}.")
         row = {"epoch": epoch, "train_loss": loss, "valid_mae": mae, "lr": schedule.get_last_lr()[0]}
         history.append(row | {"seconds": time.perf_counter() - started})
+        if rank > 0:
+            continue
         for name in ("train_loss", "valid_mae", "lr"):
             log.add_scalar(name, row[name], epoch)
         if _best(history) == epoch:
             _save(folder / "best.pt", {"model": averaged.module.state_dict(), "settings": settings, "epoch": epoch})
         _save(folder / "last.pt", _snapshot(state, settings, history, train_loader))
 
-    log.close()
-    (folder / "last.pt").unlink(missing_ok=True)
-    load_weights(model, folder / "best.pt")
+    if rank == 0:
+        log.close()
+        (folder / "last.pt").unlink(missing_ok=True)
+        load_weights(model, folder / "best.pt")
+    if size > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
     return pd.DataFrame(history)
 
 
@@ -162,10 +201,77 @@ def load_weights(model, path):
     return model
 
 
+def main(arguments=None):
+    """Train one of the networks on photos that notebooks 02 and 03 have labelled and split, also under torchrun."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.training", description=main.__doc__)
+    parser.add_argument("--data", help="folder or CSV of photos; AGE_DATA if omitted, else the shipped faces")
+    parser.add_argument("--model", choices=RECIPES, default="simple_cnn")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--batch-size", type=int, help="pictures of all processes together")
+    parser.add_argument("--lr", type=float, help="the largest learning rate")
+    parser.add_argument("--workers", type=int, default=0, help="how many load pictures beside each process")
+    asked = parser.parse_args(arguments)
+    if asked.data:
+        os.environ["AGE_DATA"] = asked.data
+    make, augment, batch_size, lr, weight_decay = RECIPES[asked.model]
+    images, faces = _join_the_others()
+    ages, rows = faces["age"].to_numpy(), {part: np.flatnonzero(faces["part"] == part) for part in PARTS}
+    train = FaceAgeDataset(images, ages, rows["train"], augment)
+    train_loader = make_loader(train, asked.batch_size or batch_size, True, 5, asked.workers)
+    valid_loader = make_loader(FaceAgeDataset(images, ages, rows["valid"]), 128)
+    seed_everything(5)
+    model, folder = start_at(make(), ages[rows["train"]].mean()), run_dir() / "torchrun" / asked.model
+    again = f"The same command goes on after the last whole epoch, with any number of processes: {folder}."
+    # torchrun ends the others when one has failed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"Stopped from outside, or another process failed. {again}"))
+    try:
+        history = fit(model, train_loader, valid_loader, asked.epochs, folder, asked.lr or lr, weight_decay)
+    except Exception as error:
+        error.add_note(again)
+        raise
+    if rank_and_size()[0] == 0:
+        print(history.round(3).to_string(index=False))
+        print(f"Weights of epoch {_best(history.to_dict('records'))}: {folder / 'best.pt'}")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _join_the_others():
+    """Return the pictures and the table of the split, after torchrun's processes have found each other."""
+    if "LOCAL_RANK" not in os.environ:
+        return load_faces()
+    local = int(os.environ["LOCAL_RANK"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local)
+    dist.init_process_group(timeout=timedelta(hours=12))  # the first of a machine may have many pictures to prepare,
+    if local > 0:  # while the others wait
+        dist.barrier()
+    loaded = load_faces()
+    if local == 0:
+        dist.barrier()
+    return loaded
+
+
+def _distributed(model, device):
+    if device.type == "cuda":  # on CPUs each process normalises with its own share of the batch
+        SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model)
+
+
+def _sum(*numbers):
+    # Over all processes, on the CPU, because not every device knows float64.
+    total = torch.tensor(numbers, dtype=torch.float64)
+    if dist.is_initialized():
+        dist.all_reduce(total)
+    return total.tolist()
+
+
 def _train_epoch(model, averaged, loader, optimiser, schedule, device, title, teacher=None):
     model.train()
     total = 0.0
-    for batch, ages in tqdm(loader, desc=title, leave=False, mininterval=1):
+    if rank_and_size()[0] == 0:
+        loader = tqdm(loader, desc=title, leave=False, mininterval=1)
+    for batch, ages in loader:
         batch, ages = batch.to(device, memory_format=torch.channels_last), ages.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
             output = model(batch)
@@ -181,7 +287,7 @@ def _train_epoch(model, averaged, loader, optimiser, schedule, device, title, te
         schedule.step()
         averaged.update_parameters(model)
         total += loss.item()
-    return total / len(loader)
+    return total, len(loader)
 
 
 def _best(history):
@@ -191,21 +297,26 @@ def _best(history):
 def _snapshot(state, settings, history, loader):
     saved = {name: part.state_dict() for name, part in state.items()}
     randomness = {"torch": torch.get_rng_state(), "loader": loader.generator.get_state()}
-    randomness["cuda"] = torch.cuda.get_rng_state_all()  # dropout draws there; empty without CUDA
+    if not dist.is_initialized():  # dropout draws there; empty without CUDA
+        randomness["cuda"] = torch.cuda.get_rng_state_all()
     return saved | {"settings": settings, "history": history, "random": randomness}
 
 
 def _resume(path, state, settings, loader):
-    if not path.exists():
-        return []
+    rank, size = rank_and_size()
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["settings"] != settings:
-            return []  # another training: begin anew
+        saved = torch.load(path, map_location="cpu", weights_only=True) if rank == 0 and path.exists() else None
+        if size > 1:  # the other machines may not see the file
+            received = [saved]
+            dist.broadcast_object_list(received)
+            saved = received[0]
+        if saved is None or saved["settings"] != settings:
+            return []  # nothing yet, or another training: begin anew
         for name, part in state.items():
             part.load_state_dict(saved[name])
         torch.set_rng_state(saved["random"]["torch"])
-        torch.cuda.set_rng_state_all(saved["random"]["cuda"][: torch.cuda.device_count()])
+        if size == 1:  # several seed themselves anew for each epoch
+            torch.cuda.set_rng_state_all(saved["random"].get("cuda", [])[: torch.cuda.device_count()])
         loader.generator.set_state(saved["random"]["loader"])
     except Exception as error:
         raise ValueError(f"{path} is damaged or of another model: delete it to train anew.") from error
@@ -215,3 +326,7 @@ def _resume(path, state, settings, loader):
 def _save(path, content):
     with atomic(path) as temporary:
         torch.save(content, temporary)
+
+
+if __name__ == "__main__":
+    main()

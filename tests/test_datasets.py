@@ -7,6 +7,7 @@ import torch
 from faces import one_sentence, save, snapshot, toy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import v2
 
 from helpers import datasets, images, labels, paths
 from helpers.datasets import FaceAgeDataset, make_loader, merge_rare, split_groups
@@ -187,6 +188,107 @@ def test_augmentation_changes_pictures_but_not_their_form(augment):
     assert len({d.sum().item() for d in draws}) == 4 and not torch.equal(draws[0], plain)
     torch.manual_seed(0)
     assert torch.equal(draws[0], varied[0][0])
+
+
+def test_a_batch_is_its_items():
+    pictures, ages = toy(6)
+    data = FaceAgeDataset(pictures, ages, rows=[5, 0, 3, 2])
+    batch, years = data[[2, 0, 1]]
+    assert batch.shape == (3, 3, 128, 128) and batch.dtype == years.dtype == torch.float32
+    for i, item in enumerate((2, 0, 1)):
+        assert torch.equal(batch[i], data[item][0]) and years[i] == data[item][1]
+
+
+def test_to_input_is_what_torchvision_computes():
+    levels = torch.arange(256, dtype=torch.uint8).repeat(3, 2).view(3, 2, 256)
+    reference = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(datasets.MEAN, datasets.STD)])
+    for one_or_many in (levels, torch.stack([levels, levels.flip(2)])):
+        assert torch.allclose(datasets.to_input(one_or_many), reference(one_or_many), atol=1e-6)
+
+
+# The augmentation of whole batches, against torchvision's for one picture after the other
+
+REFERENCE = v2.Compose(
+    [v2.RandomHorizontalFlip(), v2.RandomCrop(128, 8, padding_mode="reflect"), v2.ColorJitter(0.2, 0.2)]
+)
+
+
+def vary(picture, n, seed=0):
+    """Return `n` mild variants of `picture` uint8 `(H, W, 3)`, made in one batch, and `n` by torchvision."""
+    image = torch.from_numpy(picture).permute(2, 0, 1)
+    torch.manual_seed(seed)
+    mine = datasets.mild_augmentation()(image.expand(n, -1, -1, -1))
+    return mine, torch.stack([REFERENCE(image) for _ in range(n)])
+
+
+def test_mild_shifts_are_uniform_and_half_is_mirrored():
+    picture = np.zeros((128, 128, 3), np.uint8)
+    picture[60, 40] = 200  # mirrored it lies in column 87
+    for variants in vary(picture, 800):
+        row, column = np.divmod(variants[:, 0].flatten(1).argmax(1).numpy(), 128)
+        mirrored = column > 64
+        right = np.where(mirrored, 87 - column, column - 40)
+        assert mirrored.mean() == pytest.approx(0.5, abs=0.07)
+        for moved in (60 - row, right):
+            values, counts = np.unique(moved, return_counts=True)
+            assert values.tolist() == list(range(-8, 9))
+            assert counts.min() > 20 and counts.max() < 75  # 47 expected, ± 4 standard deviations
+        assert abs(np.corrcoef(row, right)[0, 1]) < 0.15 and abs(np.corrcoef(row, mirrored)[0, 1]) < 0.15
+
+
+def test_mild_light_is_that_of_torchvision():
+    flat, bars = np.full((128, 128, 3), 100, np.uint8), np.full((128, 128, 3), 60, np.uint8)
+    bars[::2] = 140
+    brightness = [variants[:, 0, 64, 64].double().numpy() for variants in vary(flat, 400)]
+    spread = [(v[:, 0].amax((1, 2)).double() - v[:, 0].amin((1, 2))).numpy() for v in vary(bars, 400)]
+    for values in brightness:  # contrast leaves an even picture as it is: 100 × 0.8 … 1.2
+        assert 79 <= values.min() < 83 and 117 < values.max() <= 120
+        assert values.mean() == pytest.approx(100, abs=2.5) and values.std() == pytest.approx(40 / 12**0.5, abs=1)
+    for values in spread:  # 80 × brightness × contrast
+        assert 80 * 0.64 - 2 <= values.min() < 80 * 0.72 and 80 * 1.3 < values.max() <= 80 * 1.44 + 2
+        assert values.mean() == pytest.approx(80, abs=3)
+    for mine, theirs in (brightness, spread):
+        assert np.abs(np.quantile(mine, [0.1, 0.5, 0.9]) - np.quantile(theirs, [0.1, 0.5, 0.9])).max() < 6
+
+
+def test_mild_borders_are_reflected_and_channels_stay_apart():
+    picture = np.zeros((128, 128, 3), np.uint8)
+    picture[..., 0], picture[..., 1] = np.arange(128), np.arange(128)[:, None]
+    inner = datasets.mild_augmentation(shift=0)  # nothing moves, so there is nothing to reflect
+    image = torch.from_numpy(picture).permute(2, 0, 1)
+    torch.manual_seed(0)
+    for variant in inner(image.expand(20, -1, -1, -1)):
+        red, green, blue = variant.float()
+        steps = red.diff(dim=1)
+        assert (steps >= 0).all() or (steps <= 0).all()  # mirrored or not
+        assert (green.diff(dim=0) >= 0).all() and (green == green[:, :1]).all() and blue.max() == blue.min()
+    mine, reference = vary(picture, 200)
+    for variants in (mine, reference):
+        rows = variants[:, 1, :, 0].float().diff(dim=1).sign()  # it falls where it is reflected
+        assert ((rows < 0).sum(1) <= 8).all() and ((rows < 0).sum(1) > 0).any()
+
+
+def test_pictures_of_a_batch_differ_and_a_seed_repeats_them():
+    image = torch.from_numpy(toy(1)[0][0]).permute(2, 0, 1)
+    batch, augment = image.expand(8, -1, -1, -1), datasets.mild_augmentation(4)
+    torch.manual_seed(3)
+    first, second = augment(batch), augment(batch)
+    assert len({variant.numpy().tobytes() for variant in torch.cat([first, second])}) == 16
+    torch.manual_seed(3)
+    assert torch.equal(augment(batch), first)
+    assert augment(image).shape == image.shape and augment(image).dtype == torch.uint8
+    assert (batch == image).all()
+    assert repr(augment) == "mild_augmentation(shift=4)"  # without an address: checkpoints are compared by it
+
+
+@pytest.mark.parametrize("augment", [datasets.mild_augmentation(), datasets.strong_augmentation, REFERENCE])
+def test_every_picture_of_a_loaded_batch_is_changed_in_its_own_way(augment):
+    pictures = np.repeat(toy(1, seed=2)[0], 6, axis=0)
+    copy = pictures.copy()
+    torch.manual_seed(0)
+    loader = make_loader(FaceAgeDataset(pictures, [30] * 6, augment=augment), 6, train=True)
+    batch, _ = next(iter(loader))
+    assert len({image.numpy().tobytes() for image in batch}) == 6 and (pictures == copy).all()
 
 
 def seen(loader):

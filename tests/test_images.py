@@ -1,14 +1,21 @@
 """Every kind of file becomes the right pixels or one clear sentence."""
 
 import os
+import signal
+import subprocess
+import sys
+import tracemalloc
 
 import cv2
+import imagehash
 import numpy as np
 import pytest
 from faces import one_sentence, picture, save, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from helpers import images, paths
 
@@ -332,6 +339,102 @@ def test_prepare_all_leaves_no_half_array(tmp_path, runs):
     one_sentence(error.value, "2.png does not exist any more", "run the notebooks from 02 again")
 
 
+def test_the_cache_goes_by_content_and_settings(tmp_path, runs, monkeypatch):
+    folder, other = tmp_path / "p", tmp_path / "moved"
+    names = [save(folder / f"{i}.bmp", i).name for i in range(3)]
+    images.prepare_all(folder, names)
+    decoded, read = [], images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path: decoded.append(path) or read(path))
+    folder.rename(other)
+    (other / "0.bmp").rename(other / "first.bmp")
+    os.utime(other / "1.bmp", ns=(1, 1))
+    images.prepare_all(other, ["first.bmp", *names[1:]])
+    assert not decoded  # another place, name and time, but the same pictures
+
+    stamp = os.stat(other / "1.bmp").st_mtime_ns
+    save(other / "1.bmp", 9)  # the same size
+    os.utime(other / "1.bmp", ns=(stamp, stamp))
+    array = images.prepare_all(other, ["first.bmp", *names[1:]])
+    assert len(decoded) == 3 and (array[1] == images.prepare(read(other / "1.bmp"))).all()
+    for name in ("NOISY", "BLURRED"):
+        monkeypatch.setattr(images, name, getattr(images, name) + 1)
+        images.prepare_all(other, ["first.bmp", *names[1:]])
+    assert len(decoded) == 9 and len(list((runs / "cache").iterdir())) == 4
+
+
+def test_two_processes_may_prepare_the_same_pictures_at_once(tmp_path, runs, monkeypatch):
+    names = [save(tmp_path / "p" / f"{i}.png", i).name for i in range(4)]
+    read, inner = images.read_image, []
+
+    def meanwhile(path):  # when the first is half way, another begins and ends
+        if path.name == "2.png" and not inner:
+            inner.append(None)
+            inner[0] = images.prepare_all(tmp_path / "p", names)
+        return read(path)
+
+    monkeypatch.setattr(images, "read_image", meanwhile)
+    outer = images.prepare_all(tmp_path / "p", names)
+    assert (outer == inner[0]).all() and len(list((runs / "cache").iterdir())) == 1
+    for i, name in enumerate(names):
+        assert (outer[i] == images.prepare(read(tmp_path / "p" / name))).all()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from helpers import images
+
+read = images.read_image
+images.run_dir = lambda: Path(sys.argv[2])
+images.read_image = lambda path: os.kill(os.getpid(), signal.SIGKILL) if path.name == "2.png" else read(path)
+images.prepare_all(sys.argv[1], sys.argv[3:])
+"""
+
+
+def test_a_killed_preparation_leaves_nothing_that_passes_for_a_cache(tmp_path, runs):
+    names = [save(tmp_path / "p" / f"{i}.png", i).name for i in range(4)]
+    line = [sys.executable, "-c", KILLED, tmp_path / "p", runs, *names]
+    assert subprocess.run(line, cwd=paths.ROOT, capture_output=True).returncode == -signal.SIGKILL
+    (half,) = (runs / "cache").iterdir()
+    assert half.name.startswith(".")
+    array = images.prepare_all(tmp_path / "p", names)
+    for i, name in enumerate(names):
+        assert (array[i] == images.prepare(images.read_image(tmp_path / "p" / name))).all()
+    assert half.exists()  # it may be that of another process that is still at work;
+    os.utime(half, (1, 1))
+    images.prepare_all(tmp_path / "p", names[::-1])
+    assert not half.exists()  # an old one is not
+
+
+def test_preparing_more_pictures_takes_no_more_memory(tmp_path, runs):
+    name = save(tmp_path / "a.png", 3).name
+    peaks = []
+    for n in (100, 1500):
+        tracemalloc.start()
+        images.prepare_all(tmp_path, [name] * n)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    picture_in_memory = 128 * 128 * 3
+    assert peaks[1] - peaks[0] < 30 * picture_in_memory  # 1400 more
+
+
+def test_waiting_work_does_not_pile_up():
+    taken = []
+
+    class Many:
+        def __len__(self):
+            return 5000
+
+        def __iter__(self):
+            for i in range(5000):
+                taken.append(i)
+                yield i
+
+    for done, result in enumerate(images._map(lambda i: 2 * i, Many(), "doubling")):
+        assert result == 2 * done and len(taken) <= done + 256
+    assert len(taken) == 5000
+
+
 def test_near_duplicates_are_found_and_strangers_are_not():
     faces = [picture(seed, (128, 128)) for seed in range(8)]
     brighter = (faces[2] * 0.8 + 20).astype(np.uint8)
@@ -339,6 +442,48 @@ def test_near_duplicates_are_found_and_strangers_are_not():
     groups = images.near_duplicates(np.stack([*faces, brighter, smaller]))
     assert len(groups) == 10 and groups[8] == groups[2] and groups[9] == groups[5]
     assert len(set(groups[:8])) == 8
+
+
+def all_with_all(pictures, distance=8, alike=0.95):
+    """Return the pairs of near-duplicates, found by comparing every picture with every other."""
+    hashes = np.array([imagehash.phash(Image.fromarray(image)).hash.ravel() for image in pictures])
+    small = np.array([cv2.cvtColor(images.resize(image, 32), cv2.COLOR_RGB2GRAY).ravel() for image in pictures], float)
+    differ = (hashes[:, None] != hashes[None]).sum(2)
+    return {(i, j) for i, j in zip(*np.nonzero((differ <= distance) & (np.corrcoef(small) > alike))) if i < j}
+
+
+def test_the_search_finds_what_comparing_all_with_all_finds():
+    rng = np.random.default_rng(0)
+    faces = [picture(seed, (128, 128)) for seed in range(40)]
+    blends = []  # from alike to strangers, on both sides of the limits
+    for weight in np.linspace(0.5, 1, 60):
+        one, other = rng.choice(40, 2, replace=False)
+        blends.append(cv2.addWeighted(faces[one], weight, faces[other], 1 - weight, 0))
+    pictures = np.stack([*faces, *blends])
+    for distance, alike in ((8, 0.95), (16, 0.8), (2, 0.99)):
+        pairs = all_with_all(pictures, distance, alike)
+        assert len(pairs) > 5
+        left, right = np.array(sorted(pairs)).T
+        expected = connected_components(coo_array((np.ones(len(left)), (left, right)), shape=(100, 100)))[1]
+        assert images.near_duplicates(pictures, distance, alike).tolist() == expected.tolist()
+
+
+def test_the_search_compares_few_pairs(monkeypatch):
+    compared, count = [], np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda bits: compared.append(len(bits)) or count(bits))
+    pictures = np.stack([picture(seed, (64, 64)) for seed in range(1200)])
+    assert len(set(images.near_duplicates(pictures))) == 1200
+    assert sum(compared) < 0.01 * len(pictures) ** 2  # each with itself is a twelfth of that
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_near_duplicates_among_few(n):
+    assert images.near_duplicates(np.stack([picture(1, (128, 128))] * n)).tolist() == [0] * n
+
+
+def test_pictures_of_one_colour_resemble_none():
+    flat = np.full((3, 128, 128, 3), 90, np.uint8)
+    assert len(set(images.near_duplicates(flat))) == 3
 
 
 def test_the_cache_lies_under_runs():

@@ -1,5 +1,7 @@
 """Where things land: results of other data never in the repository's own folders, files whole or absent."""
 
+import os
+
 import pytest
 from faces import one_sentence
 
@@ -57,6 +59,27 @@ def test_atomic_replaces_the_file_at_the_end_and_only_then(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_writers_of_one_file_do_not_meet_and_old_halves_are_cleared_away(tmp_path):
+    path = tmp_path / "table.csv"
+    with paths.atomic(path) as one, paths.atomic(path) as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]  # the one that ended last
+
+    with pytest.raises(KeyboardInterrupt), paths.atomic(path) as temporary:
+        old, young = (temporary.with_name(f".other.{letter * 32}.csv") for letter in "ab")
+        raise KeyboardInterrupt
+    mine = tmp_path / ".settings.csv"  # not ours
+    for file in (old, young, mine):
+        file.write_text("half")
+    for file in (old, mine):
+        os.utime(file, (1, 1))
+    with paths.atomic(path) as temporary:
+        temporary.write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted([path, young, mine])
 
 
 def test_need_names_the_notebook_that_makes_the_file(tmp_path):

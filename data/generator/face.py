@@ -15,6 +15,11 @@ EXPRESSIONS = {  # face unit (for both sides where there are two) → weight; al
     "surprised": {"browInnerUp": 0.24, "browOuterUp": 0.45, "eyeWide": 0.30, "jawOpen": 0.13},
 }  # fmt: skip
 SMILES = {"smile": 0.5, "laugh": 0.9}  # how much each deepens the lines that a smile makes
+FEMALE = {  # on top of the macro target, which leaves women with the jaw of a figure seen from afar
+    "chin/chin-width": -1.10, "chin/chin-bones": -0.40, "chin/chin-height": -0.25, "head/head-fat": -0.28,
+    "cheek/{s}-cheek-volume": -0.25, "eyes/{s}-eye-scale": 0.25, "nose/nose-scale-horiz": -0.35,
+    "mouth/mouth-lowerlip-volume": 0.22, "mouth/mouth-upperlip-volume": 0.22, "neck/neck-scale-horiz": -0.40,
+}  # fmt: skip
 NECK = np.array([0, 6.3, 0.1], np.float32)  # where the head turns
 
 
@@ -25,7 +30,8 @@ def shape_face(person: Person, s: Signs, expression) -> np.ndarray:
     mesh.add_macro(vertices, person.maleness, ageing.build_years(s), person.ancestry, build, person.muscle)
     for name, weight in person.shape.items():
         mesh.add_signed(vertices, name, weight)
-    mesh.add_signed(vertices, "chin/chin-width", -0.30 * (1 - person.maleness))
+    for name, weight in FEMALE.items():
+        mesh.add_signed(vertices, name, weight * (1 - person.maleness))
     mesh.add_signed(vertices, "mouth/mouth-angles", 0.28)  # the file's mouth is a little grim
     for name, weight in person.heads.items():
         mesh.add(vertices, f"head/head-{name}", weight)

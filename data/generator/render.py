@@ -14,7 +14,7 @@ from .subdivision import normals, unit
 SIDE = 160  # pixels
 FINE = 3  # samples a pixel, in both directions
 BODY_LIFT = 0.035  # decimetres that clothes stand off the skin
-TEETH = np.array([0.80, 0.74, 0.65])  # linear RGB
+TEETH = np.array([0.78, 0.68, 0.53])  # linear RGB
 CAMERA_AXIS = np.array([0, 0, 1], np.float32)
 
 

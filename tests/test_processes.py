@@ -1,0 +1,144 @@
+"""Trainings in processes of their own: killed at any moment, shared by several, and started with torchrun."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from faces import one_sentence, save
+
+from helpers import datasets, paths, training
+
+TOY = paths.ROOT / "tests" / "train_toy.py"
+
+
+def start(*command, processes=0, root=paths.ROOT, **environment):
+    """Run `command` with this Python, by torchrun when `processes` are given, and return what became of it."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)} | environment
+    line = [sys.executable, *map(str, [*torchrun, *command])]
+    return subprocess.run(line, cwd=root, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def well(*command, **how):
+    ended = start(*command, **how)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def history(folder):
+    return pd.read_csv(folder / "history.csv")
+
+
+def weights(folder):
+    return torch.load(folder / "end.pt", weights_only=True)
+
+
+def epochs_saved(folder):
+    return len(torch.load(folder / "last.pt", weights_only=True)["history"])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The folder of a training by one process, without anything random but the order."""
+    folder = tmp_path_factory.mktemp("plain")
+    well(TOY, folder, "--plain")
+    return folder
+
+
+# Killed
+
+
+def test_killed_in_a_step_and_in_two_saves_it_ends_with_the_same_weights(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    well(TOY, whole)
+    # In the middle of the eighth step, of six an epoch; of the next save of last.pt; of the next of best.pt.
+    for kill, epochs in ((("age_loss", 8), 1), (("last", 1), 1), (("best", 2), 2)):
+        assert start(TOY, cut, "--kill", *kill).returncode == -signal.SIGKILL
+        assert epochs_saved(cut) == epochs
+    well(TOY, cut)
+    pd.testing.assert_frame_equal(history(cut), history(whole), check_exact=True)
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(cut)[name], value), name
+    assert not (cut / "last.pt").exists()
+
+
+# Several processes
+
+TOLERANCE = 0.01  # years; in float32 the same numbers are summed in another order, and nothing else differs
+
+
+def alike(one, other):
+    assert len(one) == len(other)
+    for column in ("train_loss", "valid_mae"):
+        assert np.abs(one[column] - other[column]).max() < TOLERANCE, column
+    assert np.allclose(one["lr"], other["lr"])
+
+
+def test_two_processes_give_the_metrics_of_one(tmp_path, plain):
+    well(TOY, tmp_path, "--plain", processes=2)
+    assert history(plain)["valid_mae"].iloc[-1] < history(plain)["valid_mae"].iloc[0] - 1  # something was learnt
+    alike(history(tmp_path), history(plain))
+    best = torch.load(tmp_path / "best.pt", weights_only=True)["model"]
+    assert all(torch.equal(value, best[name]) for name, value in weights(tmp_path).items())
+
+
+def test_a_dead_process_ends_the_run_and_another_number_goes_on(tmp_path, plain):
+    ended = start(TOY, tmp_path, "--plain", "--kill", "age_loss", 15, 1, processes=2)  # the second one, in epoch 3
+    assert ended.returncode != 0
+    assert re.search(r"rank\s*: 1 \(local_rank: 1\)", ended.stderr) and "Signal 9 (SIGKILL)" in ended.stderr
+    assert epochs_saved(tmp_path) == 2
+    well(TOY, tmp_path, "--plain")  # one process goes on
+    alike(history(tmp_path), history(plain))
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A copy of the helpers and 40 photos with their split, so that nothing is written into this repository."""
+    root, folder = tmp_path / "root", tmp_path / "my photos é"
+    shutil.copytree(paths.ROOT / "helpers", root / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    names = [save(folder / str(20 + i % 8) / f"{i}.png", i).relative_to(folder).as_posix() for i in range(40)]
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.setenv("AGE_DATA", str(folder))
+    table = pd.DataFrame({"path": names, "age": [20 + i % 8 for i in range(40)], "person": pd.NA})
+    datasets.write_splits(table, np.array(["train"] * 32 + ["valid"] * 4 + ["test"] * 4))
+    return root, folder
+
+
+def test_the_command_trains_with_two_processes(photos):
+    root, folder = photos
+    train = ["-m", "helpers.training", "--data", folder, "--epochs", 1, "--batch-size", 8]
+    ended = well(*train, processes=2, root=root)
+    assert re.search(r"^ *1 +\d+\.\d+ +\d+\.\d+", ended.stdout, re.MULTILINE)  # epoch, loss, error
+    assert ended.stdout.count("Weights of epoch 1") == 1  # by the first process only
+    assert (root / "runs" / "my_photos_é" / "torchrun" / "simple_cnn" / "best.pt").exists()
+
+
+def test_the_command_names_what_is_missing_or_has_no_equal_shares(photos, monkeypatch):
+    with pytest.raises(FileNotFoundError) as error:
+        training.main(["--data", str(photos[1].parent / "none")])
+    one_sentence(error.value, "run notebook 03_stratified_split first")
+    monkeypatch.setattr(datasets, "rank_and_size", lambda: (0, 2))
+    with pytest.raises(ValueError) as error:
+        training.main(["--data", str(photos[1]), "--batch-size", "7"])
+    one_sentence(error.value, "Batches of 7 have no 2 equal shares", "choose a multiple")
+
+
+def test_an_interrupted_command_says_how_to_go_on(photos):
+    root, folder = photos
+    line = [sys.executable, "-m", "helpers.training", "--data", str(folder), "--epochs", "1000", "--batch-size", "8"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    running = subprocess.Popen(line, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+    checkpoint = root / "runs" / "my_photos_é" / "torchrun" / "simple_cnn" / "last.pt"
+    while not checkpoint.exists() and running.poll() is None:
+        time.sleep(0.1)
+    running.terminate()
+    assert "The same command goes on after the last whole epoch" in running.communicate(timeout=600)[1]
+    assert running.returncode == 1 and epochs_saved(checkpoint.parent) >= 1
