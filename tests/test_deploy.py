@@ -245,14 +245,15 @@ def test_a_box_at_the_border_is_drawn_inside(box):
 
 
 BIG = """
-import resource, sys
+import re, sys
 from helpers import deploy
 table = deploy.predict(sys.argv[1], sys.argv[2])
-print(len(table), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak = re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())  # ru_maxrss knows that of the parent too
+print(len(table), int(peak[1]) // 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss differs")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak in /proc")
 def test_a_hundred_megapixels_fit_into_memory(shipped, model_file, tmp_path):
     photo = place(page(8_660, 11_550), shipped[0], (6_000, 4_000), 3_000)
     Image.fromarray(photo).save(tmp_path / "big.jpg", quality=80)
@@ -265,7 +266,8 @@ def test_a_hundred_megapixels_fit_into_memory(shipped, model_file, tmp_path):
         assert not done.stderr, done.stderr
         faces, used[name] = map(int, done.stdout.split())
         assert faces == 1
-    assert used["big"] - used["small"] < 1_300  # MB; the decoded photo alone is 300
+    # In MB: 300 for Pillow's photo and twice that for a moment, while it becomes an array; another copy is too much.
+    assert used["big"] - used["small"] < 1_100
 
 
 # The command

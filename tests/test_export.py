@@ -1,5 +1,7 @@
 """A network as an ONNX file gives PyTorch's answers, keeps its facts, and says when it cannot be used."""
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -29,13 +31,17 @@ NETWORKS = {
     "SimpleCNN": tiny,
     "SimpleCNN, a distribution": lambda: tiny(31),
     "ResNet": lambda: models.resnet(31, pretrained=False, stem="small")[0],
+    "EfficientNet-Lite0": lambda: models.lite0(31, pretrained=False)[0],
 }
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
     torch.manual_seed(0)
-    model = NETWORKS[request.param]()
+    try:
+        model = NETWORKS[request.param]()
+    except ImportError as missing:
+        pytest.skip(str(missing))
     with torch.no_grad():  # so that normalisation has means and variances of its own
         model.train()(torch.randn(8, 3, 128, 128))
     return model.eval()
@@ -73,6 +79,28 @@ def test_the_batch_is_free_and_changes_nothing(file, images):
     (pictures,), (years,) = model.get_inputs(), model.get_outputs()
     assert pictures.type == "tensor(uint8)" and pictures.shape == ["batch", 128, 128, 3]
     assert years.type == "tensor(float)" and years.shape == ["batch"]
+
+
+def test_executorch_gives_the_answers_of_pytorch(images, tmp_path):
+    pytest.importorskip("executorch", reason="needs ExecuTorch: requirements-optional.txt")
+    torch.manual_seed(0)
+    network = tiny(31)
+    method = export.export_executorch(network, tmp_path / "model.pte")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pte"]
+    with torch.no_grad():
+        expected = export.FromPixels(network).eval()(torch.from_numpy(images))
+    assert np.ptp(expected.numpy()) > 0.1
+    for count in (1, 4, len(images)):
+        years = method.execute([torch.from_numpy(images[:count])])[0]
+        assert years.shape == (count,) and (years - expected[:count]).abs().max() <= 0.01
+
+
+def test_without_executorch_the_remedy_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "executorch.exir", None)
+    with pytest.raises(ImportError) as error:
+        export.export_executorch(tiny(), tmp_path / "model.pte")
+    one_sentence(error.value, "pip install --no-deps -r requirements-optional.txt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_is_one_valid_file_with_its_facts(file):
