@@ -114,7 +114,7 @@ def predict(photo, model=None) -> pd.DataFrame:
     if not len(boxes):
         return pd.DataFrame(columns=COLUMNS)
     facts = facts_of(model)
-    ages = years_of(model, np.stack([crop(photo, face, facts["margin"]) for face in points]))
+    ages = years_of(model, np.stack([crop(photo, face, facts["margin"]) for face in points])).astype(float)
     table = pd.DataFrame(boxes.round().astype(int), columns=COLUMNS[:4])
     table["age"], table["low"], table["high"] = ages, ages - facts["half_width"], ages + facts["half_width"]
     table["note"] = [note_on(box, photo.shape) for box in boxes]

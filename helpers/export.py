@@ -53,10 +53,10 @@ def export(network, path):
 
 
 def export_executorch(network, path):
-    """Write `network` with its preprocessing to the ExecuTorch file `path` (`.pte`), for at most 64 pictures at once.
+    """Write `network` with its preprocessing to the ExecuTorch file `path` (`.pte`), for one picture at a time.
 
     PyTorch's own way onto Android and iOS, computed in float32 by XNNPACK. Returns the method that runs the file here:
-    `execute([uint8 (B, 128, 128, 3)])[0]` is years `(B,)`. Raises `ImportError` with the remedy when it is absent.
+    `execute([uint8 (1, 128, 128, 3)])[0]` is years `(1,)`. Raises `ImportError` with the remedy when it is absent.
     """
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -65,8 +65,10 @@ def export_executorch(network, path):
     except ImportError as error:
         remedy = "pip install --no-deps -r requirements-optional.txt"
         raise ImportError(f"ExecuTorch is optional and not installed: {remedy}") from error
-    batch, some = {0: torch.export.Dim("batch", min=1, max=64)}, torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
-    program = torch.export.export(FromPixels(network).cpu().eval(), (some,), dynamic_shapes=(batch,))
+    one = torch.zeros(
+        1, SIDE, SIDE, 3, dtype=torch.uint8
+    )  # with a free number of pictures its runtime refused 16 and more
+    program = torch.export.export(FromPixels(network).cpu().eval(), (one,))
     program = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
     with atomic(path) as temporary:
         temporary.write_bytes(program.buffer)
@@ -123,10 +125,10 @@ def load(path, threads=0, facts=True):
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     try:
         model = onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
-        complete = {"margin", "half_width", "mae"} <= facts_of(model).keys()
+        complete = not facts or {"margin", "half_width", "mae"} <= model.get_modelmeta().custom_metadata_map.keys()
     except Exception as error:  # ONNX Runtime has an exception of its own for each way to be damaged
         raise ValueError(f"{path} is not an ONNX model, or damaged: export it again with {MADE_BY}.") from error
-    if (facts and not complete) or [put.name for put in model.get_inputs()] != ["pictures"]:
+    if not complete or [put.name for put in model.get_inputs()] != ["pictures"]:
         raise ValueError(f"{path} does not say how a face is cropped: export it with {MADE_BY}.")
     return model
 
