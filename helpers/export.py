@@ -68,7 +68,8 @@ def export_executorch(network, path):
     one = torch.zeros(
         1, SIDE, SIDE, 3, dtype=torch.uint8
     )  # with a free number of pictures its runtime refused 16 and more
-    program = torch.export.export(FromPixels(network).cpu().eval(), (one,))
+    network = FromPixels(network).cpu().eval().to(memory_format=torch.contiguous_format)  # XNNPACK orders them itself
+    program = torch.export.export(network, (one,))
     program = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
     with atomic(path) as temporary:
         temporary.write_bytes(program.buffer)
