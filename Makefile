@@ -2,9 +2,10 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.installed
+SEEDS ?= 1 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab refresh bench faces lint clean
+.PHONY: help run test lab refresh seeds bench faces lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 15
@@ -29,6 +30,11 @@ lab: $(READY)  ## open JupyterLab on the first notebook
 
 refresh: $(READY)  ## re-execute the committed notebooks in place and rewrite figs/ and pics/
 	@$(PY) run.py --refresh
+
+seeds: $(READY)  ## after make run: train its networks again with two other seeds and once without augmentation, for notebook 07
+	@echo "resnet18, no augmentation" && $(PY) -m helpers.training --model resnet18 --seed 6 --augmentation none
+	@for seed in $(SEEDS); do for model in simple_cnn resnet18; do \
+	  echo "$$model, seed $$seed" && $(PY) -m helpers.training --model $$model --seed $$seed || exit 1; done; done
 
 bench: $(READY)  ## measure what the series costs on this machine; writes runs/bench.csv and figs/bench.png
 	@env -u AGE_DATA $(PY) tests/bench $(SIZES)

@@ -51,9 +51,9 @@ def run_all(notebooks, out):
     up to there is saved too.
     """
     # What a former run left must not pass for a result of this one; checkpoints and caches stay.
-    for stale in [out / "results.csv", *(out / notebook.name for notebook in notebooks)]:
+    for stale in [out / "results.csv", out / "MODEL_CARD.md", *(out / notebook.name for notebook in notebooks)]:
         stale.unlink(missing_ok=True)
-    for stale in (out / "figs", out / "pics"):
+    for stale in (out / "figs", out / "pics", out / "evaluation"):
         shutil.rmtree(stale, ignore_errors=True)
     width = max((len(notebook.stem) for notebook in notebooks), default=0)
     for notebook in notebooks:
@@ -100,7 +100,7 @@ def results_table(path, part):
     rows = rows[rows["part"] == part]
     if rows.empty:
         return rows
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "model": rows["model"],
             "MAE": [f"{r.mae:.2f} [{r.mae_low:.2f}, {r.mae_high:.2f}]" for r in rows.itertuples()],
@@ -112,6 +112,11 @@ def results_table(path, part):
             "faces": rows["n"],
         }
     )
+    floor = rows["model"].str.startswith("floor")
+    if floor.any():  # known of the shipped faces only
+        above = rows["mae"] - rows.loc[floor, "mae"].item()
+        table.insert(2, "above the floor", above.map("{:.2f}".format).mask(floor, ""))
+    return table
 
 
 def print_results(path):
@@ -144,7 +149,7 @@ def write_results(readme, runs):
 
 
 def publish(notebooks, out, root):
-    """Put the copies, figures and pictures in `out` in the place of the committed ones under the folder `root`."""
+    """Put the copies, figures, pictures and model card in `out` in the place of those committed under `root`."""
     for notebook in notebooks:
         content = nbformat.read(out / notebook.name, as_version=4)
         for cell in content.cells:
@@ -161,8 +166,11 @@ def publish(notebooks, out, root):
             with paths.atomic(root / folder / name) as temporary:
                 shutil.copyfile(out / folder / name, temporary)
         for file in (root / folder).glob("*.png"):
-            if file.name not in made:
+            if file.name not in made | {"bench.png"}:  # which make bench draws
                 file.unlink()
+    if (out / "MODEL_CARD.md").exists():  # notebook 07 writes it
+        with paths.atomic(root / "MODEL_CARD.md") as temporary:
+            shutil.copyfile(out / "MODEL_CARD.md", temporary)
 
 
 def peak_memory() -> str:

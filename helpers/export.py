@@ -1,7 +1,6 @@
 """A trained network as one ONNX file: pixels in, years out, in float32 or INT8, with what a user of it must know."""
 
 import json
-import math
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -65,9 +64,8 @@ def export_executorch(network, path):
     except ImportError as error:
         remedy = "pip install --no-deps -r requirements-optional.txt"
         raise ImportError(f"ExecuTorch is optional and not installed: {remedy}") from error
-    one = torch.zeros(
-        1, SIDE, SIDE, 3, dtype=torch.uint8
-    )  # with a free number of pictures its runtime refused 16 and more
+    # One picture: with a free number of pictures its runtime refused 16 and more.
+    one = torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)
     network = FromPixels(network).cpu().eval().to(memory_format=torch.contiguous_format)  # XNNPACK orders them itself
     program = torch.export.export(network, (one,))
     program = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
@@ -138,16 +136,3 @@ def years_of(model, images, batch=64) -> np.ndarray:
     """Return the ages in years `(N,)` that `model` gives to `images` uint8 `(N, 128, 128, 3)`."""
     parts = [model.run(None, {"pictures": np.asarray(images[i : i + batch])}) for i in range(0, len(images), batch)]
     return np.concatenate([years for (years,) in parts])
-
-
-def conformal_radius(true, estimated, level=0.9) -> float:
-    """Return the half width, in years, of an interval around an estimate that holds `level` of all true ages.
-
-    `true`, `estimated`: years `(N,)` of faces that the model has not learnt from. Source: split conformal prediction,
-    Vovk et al. 2005. Raises `ValueError` when they are too few to know that quantile.
-    """
-    errors = np.sort(np.abs(np.asarray(true, float) - np.asarray(estimated, float)))
-    rank = math.ceil(round((len(errors) + 1) * level, 6))  # the one more is the face still to come
-    if rank > len(errors):
-        raise ValueError(f"{len(errors)} faces are too few for an interval of {level:.0%}: at least 9 are needed.")
-    return float(errors[rank - 1])

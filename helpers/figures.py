@@ -529,6 +529,145 @@ def size_and_speed(table):
     return figure
 
 
+def lines(curves, xlabel, ylabel, mark=None, marked=""):
+    """Draw one line per curve: a name → a table with x as index and `value`, with a band where it has `low, high`.
+
+    `mark`: an x that gets a dashed line, which the legend calls `marked`.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.75, 3.8))
+    for (name, table), colour in zip(curves.items(), PALETTE):
+        axis.plot(table.index, table["value"], color=colour, linewidth=2.2, label=name)
+        if "low" in table:
+            axis.fill_between(table.index, table["low"], table["high"], color=colour, alpha=0.15, linewidth=0)
+    if mark is not None:
+        axis.axvline(mark, color=BLACK, linewidth=1, linestyle=":", label=marked)
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    axis.margins(x=0)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=10, frameon=False)
+    return figure
+
+
+def pull_and_calibration(pull, calibration, ages=(20, 50)):
+    """Draw the mean estimate over the true age, and the mean true age over the estimate, with the diagonal.
+
+    `pull`, `calibration`: the name of a model → its means in years, with the years of the other axis as index.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.4))
+    texts = ("true age, years", "mean estimate, years"), ("estimate, years", "mean true age, years")
+    titles = "The pull to the mean", "Calibration: who gets this estimate?"
+    for axis, means, title, (xlabel, ylabel) in zip(axes, (pull, calibration), titles, texts):
+        axis.plot(ages, ages, color=BLACK, linewidth=1, linestyle="--", label="no error")
+        for (name, mean), colour, marker in zip(means.items(), PALETTE, "osD^vP"):
+            axis.plot(mean.index, mean, color=colour, marker=marker, markersize=5, linewidth=1.8, label=name)
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel, aspect="equal")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=10, frameon=False)
+    return figure
+
+
+def groups_chart(table):
+    """Draw MAE and bias of each model in each group, with 95% intervals.
+
+    `table`: a group and model a row, with `group, model, people, mae, mae_low, mae_high, bias, bias_low, bias_high`.
+    """
+    names, groups = table["model"].unique(), table.drop_duplicates("group")
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.4 + 0.5 * len(groups)), sharey=True)
+    for axis, column, label in zip(axes, ("mae", "bias"), ("MAE, years", "bias, years (+ = too old)")):
+        for i, name in enumerate(names):
+            one = table[table["model"] == name]
+            places = np.arange(len(one)) + 0.22 * (i - (len(names) - 1) / 2)
+            axis.hlines(places, one[f"{column}_low"], one[f"{column}_high"], color=PALETTE[i], linewidth=3, alpha=0.5)
+            axis.plot(one[column], places, "osD^"[i % 4], color=PALETTE[i], label=name)
+        axis.set(xlabel=label, ylim=(len(groups) - 0.4, -0.6))
+        axis.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(groups)), [f"{g}\n{n} people" for g, n in zip(groups["group"], groups["people"])])
+    axes[0].tick_params(axis="y", labelsize=10)
+    axes[1].axvline(0, color=BLACK, linewidth=1)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=10, frameon=False)
+    return figure
+
+
+def coverage_chart(table, promised):
+    """Draw per age band how many faces the intervals hold, with the `promised` share, and how wide they are.
+
+    `table`: a band and kind of interval a row, with `band, kind, n, coverage, low, high, width` (shares; years).
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.8))
+    first = table.drop_duplicates("band")
+    for i, (kind, one) in enumerate(table.groupby("kind", sort=False)):
+        places = np.arange(len(one)) + 0.12 * (i - (table["kind"].nunique() - 1) / 2)
+        axes[0].vlines(places, 100 * one["low"], 100 * one["high"], color=PALETTE[i], linewidth=3, alpha=0.5)
+        axes[0].plot(places, 100 * one["coverage"], "osD^vP"[i % 6], color=PALETTE[i], label=kind)
+        axes[1].plot(places, one["width"], color=PALETTE[i], marker="osD^vP"[i % 6], linewidth=1.5)
+    axes[0].axhline(100 * promised, color=BLACK, linestyle="--", linewidth=1, label="promised")
+    axes[0].set(title="Do they hold?", ylabel="intervals with the true age, %", ylim=(None, 101))
+    axes[1].set(title="What they cost", ylabel="mean width, years", ylim=(0, 1.1 * table["width"].max()))
+    for axis in axes:
+        axis.set_xticks(range(len(first)), [f"{b}\nn={n}" for b, n in zip(first["band"], first["n"])], fontsize=9)
+        axis.set_xlabel("true age, years")
+        axis.grid(axis="x", visible=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=10, frameon=False)
+    return figure
+
+
+def factor_shifts(tables):
+    """Draw the mean shift of each level of each factor with its 95% interval (thick) and its spread (thin).
+
+    `tables`: the name of a model → its table of `evaluation.factor_shifts`, all with the same rows.
+    """
+    first = next(iter(tables.values()))
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.3 + 0.31 * len(first)))
+    for i, (name, table) in enumerate(tables.items()):
+        places, colour = np.arange(len(table)) + 0.26 * (i - (len(tables) - 1) / 2), PALETTE[i]
+        spread = table["spread"].fillna(0)
+        axis.hlines(places, table["shift"] - spread, table["shift"] + spread, color=colour, linewidth=1, alpha=0.6)
+        axis.hlines(places, table["low"], table["high"], color=colour, linewidth=4, alpha=0.5)
+        axis.plot(table["shift"], places, "osD^"[i % 4], color=colour, markersize=6, label=name)
+    for edge in np.flatnonzero(first["factor"].ne(first["factor"].shift())):
+        axis.axhline(edge - 0.5, color="0.75", linewidth=1)
+    labels = first["factor"].str.replace("_", " ") + ", " + first["level"].astype(str)
+    axis.set_yticks(range(len(first)), labels, fontsize=10)
+    axis.axvline(0, color=BLACK, linewidth=1)
+    axis.set(ylim=(len(first) - 0.5, -0.5), xlabel="shift of the estimate, years (+ = looks older)")
+    axis.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=10, frameon=False)
+    return figure
+
+
+def factor_sizes(table):
+    """Draw how far each factor moves the estimates of each network: mean absolute shifts in years.
+
+    `table`: the factors as index, a network a column.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.5 * len(table)))
+    table.rename(index=lambda name: name.replace("_", " ")).plot.barh(ax=axis, color=PALETTE, width=0.75, legend=False)
+    axis.invert_yaxis()
+    axis.set(xlabel="mean absolute shift of the estimate, years", ylabel="")
+    axis.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=10, frameon=False)
+    return figure
+
+
+def heat_maps(rows, titles):
+    """Draw maps over pictures, red where positive, blue where negative, on one scale a row.
+
+    `rows`: a name → `(pictures, maps)`, uint8 `(N, H, W, 3)` and any `(N, h, w)`; `titles`: one for each of the N.
+    """
+    width = 0.8 * WIDTH
+    size = width, (width / len(titles) - 0.02) * len(rows) + 0.35
+    figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, figsize=size)
+    for line, (name, (pictures, maps)) in zip(axes, rows.items()):
+        most = np.abs(maps).max() or 1.0
+        for axis, picture, one in zip(line, pictures, maps):
+            extent = (0, picture.shape[1], picture.shape[0], 0)
+            axis.imshow(picture.mean(-1), cmap="gray", vmin=0, vmax=255, extent=extent)
+            axis.imshow(one, cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.5, extent=extent, interpolation="bicubic")
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=10)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=10, loc="center")
+    return figure
+
+
 def _intervals(names, values, colours, form, label):
     """A row per name: a dot and its interval `(value, low, high)`, printed at the right."""
     figure, axis = plt.subplots(figsize=(WIDTH, 1.0 + 0.5 * len(names)))

@@ -34,14 +34,21 @@ from .datasets import (
     strong_augmentation,
 )
 from .models import AGES, SimpleCNN, lite0, resnet, start_at, to_years
-from .paths import atomic, run_dir
+from .paths import atomic, need, run_dir
 
 # What `main` trains, as in notebooks 05 and 06: the network, its augmentation, batch size, learning rate, weight decay.
+# With a seed the numbers are those that the notebook has chosen, which its checkpoint tells: NOTEBOOKS says where.
 RECIPES = {
     "simple_cnn": (lambda: SimpleCNN(dropout=0.2), mild_augmentation(), 32, 1e-3, 0.1),
     "resnet18": (lambda: resnet(len(AGES), pretrained=False, stem="small")[0], mild_augmentation(), 64, 1.5e-3, 0.05),
     "lite0": (lambda: lite0(len(AGES), frozen=5)[0], strong_augmentation, 64, 1e-3, 0.05),
 }
+NOTEBOOKS = {
+    "simple_cnn": ("05_simple_cnn", "simple_cnn"),
+    "resnet18": ("06_resnet", "resnet_18_from_scratch"),
+    "lite0": ("06_resnet", "efficientnet_lite0_imagenet"),
+}
+AUGMENTATIONS = {"none": None, "mild": mild_augmentation(), "strong": strong_augmentation}
 
 
 def seed_everything(seed: int):
@@ -146,8 +153,8 @@ def fit(
     # OneCycleLR divides by zero when a quarter of the steps is one step.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=max(steps, 5), pct_start=0.25)
     state = {"model": model, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
-    settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "decay": decay, "steps": steps}
-    settings["data"] = repr(train_loader.dataset)
+    settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "patience": patience, "decay": decay}
+    settings |= {"batch_size": train_loader.sampler.batch_size, "steps": steps, "data": repr(train_loader.dataset)}
     if teacher is not None:
         settings["teacher"] = True
         teacher.to(device, memory_format=torch.channels_last).eval()
@@ -206,26 +213,41 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m helpers.training", description=main.__doc__)
     parser.add_argument("--data", help="folder or CSV of photos; AGE_DATA if omitted, else the shipped faces")
     parser.add_argument("--model", choices=RECIPES, default="simple_cnn")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="15 if omitted")
     parser.add_argument("--batch-size", type=int, help="pictures of all processes together")
     parser.add_argument("--lr", type=float, help="the largest learning rate")
+    parser.add_argument("--augmentation", choices=AUGMENTATIONS, help="that of the notebooks if omitted")
+    parser.add_argument("--seed", type=int, help="train again what notebook 05 or 06 has trained, with another seed")
     parser.add_argument("--workers", type=int, default=0, help="how many load pictures beside each process")
     asked = parser.parse_args(arguments)
     if asked.data:
         os.environ["AGE_DATA"] = asked.data
-    make, augment, batch_size, lr, weight_decay = RECIPES[asked.model]
+    make, augment, *numbers = RECIPES[asked.model]
+    how = dict(zip(("batch_size", "lr", "weight_decay"), numbers), epochs=15, patience=None, decay=0.99)
+    seed, folder, known = 5, run_dir() / "torchrun" / asked.model, None
+    if asked.seed is not None:
+        notebook, made = NOTEBOOKS[asked.model]
+        known = torch.load(need(run_dir() / made / "best.pt", notebook), weights_only=True)["settings"]
+        seed, name = asked.seed, [asked.model, str(asked.seed), asked.augmentation]
+        folder = run_dir() / "seeds" / "_".join(filter(None, name))
     images, faces = _join_the_others()
     ages, rows = faces["age"].to_numpy(), {part: np.flatnonzero(faces["part"] == part) for part in PARTS}
     train = FaceAgeDataset(images, ages, rows["train"], augment)
-    train_loader = make_loader(train, asked.batch_size or batch_size, True, 5, asked.workers)
+    if known:
+        if known["data"] != repr(train) or not how.keys() <= known.keys():
+            raise ValueError(f"The {made}/best.pt of these photos is of another split or recipe: run {notebook} again.")
+        how = {name: known[name] for name in how}
+    how |= {name: value for name, value in vars(asked).items() if name in how and value is not None}
+    train.augment = AUGMENTATIONS[asked.augmentation] if asked.augmentation else augment
+    train_loader = make_loader(train, how.pop("batch_size"), True, seed, asked.workers)
     valid_loader = make_loader(FaceAgeDataset(images, ages, rows["valid"]), 128)
-    seed_everything(5)
-    model, folder = start_at(make(), ages[rows["train"]].mean()), run_dir() / "torchrun" / asked.model
+    seed_everything(seed)
+    model = start_at(make(), ages[rows["train"]].mean())
     again = f"The same command goes on after the last whole epoch, with any number of processes: {folder}."
     # torchrun ends the others when one has failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"Stopped from outside, or another process failed. {again}"))
     try:
-        history = fit(model, train_loader, valid_loader, asked.epochs, folder, asked.lr or lr, weight_decay)
+        history = fit(model, train_loader, valid_loader, folder=folder, **how)
     except Exception as error:
         error.add_note(again)
         raise

@@ -8,7 +8,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers import evaluation
-from helpers.evaluation import age_bands, bootstrap_rows, by_age_band, metrics, paired_difference, pixels_ridge, record
+from helpers.evaluation import (
+    age_bands,
+    bootstrap_rows,
+    by_age_band,
+    conformal_intervals,
+    factor_shifts,
+    group_p,
+    mean_interval,
+    metrics,
+    paired_difference,
+    pixels_ridge,
+    record,
+    save_table,
+)
 
 TRUE = [20, 30, 40, 50]
 PREDICTED = [22, 30, 34, 45]  # errors +2, 0, −6, −5
@@ -197,3 +210,124 @@ def test_age_bands_take_every_age_of_the_series_and_no_other():
     bands = age_bands(np.array([20, 24, 25, 44, 45, 50, 19, 51]))
     assert [str(band) for band in bands] == ["20-24", "20-24", "25-29", "40-44", "45-50", "45-50", "nan", "nan"]
     assert list(age_bands(pd.Series([30])).cat.categories) == list(bands.categories)
+
+
+# What notebook 07 asks
+
+
+def test_bootstrap_intervals_hold_the_truth_as_often_as_they_promise():
+    """Skewed errors; three pictures a person share what makes them hard. Drawn by person 95%, by picture far less."""
+    rng, held = np.random.default_rng(0), {"person": 0, "picture": 0}
+    people, trials = np.repeat(np.arange(60), 3), 300
+    for _ in range(trials):
+        errors = np.repeat(rng.exponential(4, 60), 3) + rng.exponential(1, 180)  # their true mean is 5
+        for unit, groups in (("person", people), ("picture", None)):
+            _, low, high = mean_interval(errors, groups, draws=300)
+            held[unit] += low <= 5 <= high
+    assert 0.90 <= held["person"] / trials <= 0.98
+    assert held["picture"] / trials < 0.85
+
+
+def test_mean_interval_is_that_of_the_metrics():
+    errors, people = np.random.default_rng(0).exponential(5, 30), np.repeat(np.arange(10), 3)
+    measured = metrics(np.zeros(30), errors, people)
+    assert mean_interval(errors, people) == (measured["mae"], measured["mae_low"], measured["mae_high"])
+
+
+def test_a_group_that_differs_is_told_from_one_that_does_not():
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(60), 2)
+    inside, values = people < 20, rng.normal(0, 1, 120)
+    assert group_p(values + 2 * inside, inside, people) < 0.01
+    assert group_p(values, inside, people) > 0.05
+
+
+def test_p_values_are_even_where_nothing_differs():
+    """By person; pictures counted as people would find a difference far too often."""
+    rng, people = np.random.default_rng(0), np.repeat(np.arange(30), 4)
+    inside, wrong = people < 10, {"person": 0, "picture": 0}
+    for _ in range(200):
+        values = np.repeat(rng.normal(0, 2, 30), 4) + rng.normal(0, 1, 120)
+        wrong["person"] += group_p(values, inside, people) < 0.1
+        wrong["picture"] += group_p(values, inside, np.arange(120)) < 0.1
+    assert 0.04 <= wrong["person"] / 200 <= 0.17
+    assert wrong["picture"] / 200 > 0.25
+
+
+def test_one_person_alone_is_no_group():
+    with pytest.raises(ValueError) as error:
+        group_p([1.0, 2, 3, 4], [True, True, False, False], ["a", "a", "b", "c"])
+    one_sentence(error.value, "1 people in the group", "2 outside")
+
+
+def test_conformal_intervals_by_hand():
+    """Nine errors of 1 to 9 years: for 80% of new faces the eighth smallest is needed, ⌈0.8 · (9 + 1)⌉."""
+    ages = 30 + np.array([1, -2, 3, -4, 5, -6, 7, -8, 9])
+    low, high = conformal_intervals(ages, np.full((9, 1), 30.0), [[40.0], [25.0]], level=0.8)
+    assert low.tolist() == pytest.approx([32, 17]) and high.tolist() == pytest.approx([48, 33])
+
+
+def toy_estimates(n, seed):
+    """Return `(ages, known)`: estimates whose error grows with a spread that is known, and that spread."""
+    rng = np.random.default_rng(seed)
+    ages, spread = rng.uniform(20, 50, n), rng.uniform(1, 6, n)
+    return ages, np.column_stack([ages + spread * rng.normal(0, 1, n), spread])
+
+
+@pytest.mark.parametrize("score", ["constant", "scaled", "learnt"])
+@pytest.mark.parametrize("level", [0.8, 0.9])
+def test_intervals_hold_what_they_promise_on_exchangeable_faces(score, level):
+    held = []
+    for seed in range(60):  # over calibrations too: the promise is about their mean, one may be lucky
+        ages, known = toy_estimates(300, seed)
+        low, high = conformal_intervals(ages[:150], known[:150], known[150:], score, level)
+        held.append(((low <= ages[150:]) & (ages[150:] <= high)).mean())
+    assert level - 0.015 <= np.mean(held) <= level + 0.03
+
+
+def test_adaptive_intervals_are_narrow_where_the_error_is_small():
+    ages, known = toy_estimates(2000, 0)
+    easy = known[1000:, 1] < 2
+    width, held = {}, {}
+    for score in ("constant", "scaled", "learnt"):
+        low, high = conformal_intervals(ages[:1000], known[:1000], known[1000:], score)
+        width[score] = (high - low).mean()
+        held[score] = ((low <= ages[1000:]) & (ages[1000:] <= high))[~easy].mean()
+        assert np.ptp(high - low) < 1e-9 if score == "constant" else (high - low)[easy].mean() < 0.6 * width[score]
+    assert width["scaled"] < width["constant"]
+    assert held["constant"] < 0.88 < held["scaled"]  # the hard faces are who pays for a constant width
+
+
+@pytest.mark.parametrize("score, n", [("constant", 9), ("scaled", 9), ("learnt", 19)])
+def test_too_few_calibration_faces_are_refused(score, n):
+    ages, known = toy_estimates(n, 0)
+    with pytest.raises(ValueError) as error:
+        conformal_intervals(ages, known, known, score, level=0.9)
+    one_sentence(error.value, f"{n} calibration faces", "at least")
+
+
+FACTORS = pd.DataFrame(
+    [("b", "baseline", "baseline"), ("a", "light", "left"), ("a", "baseline", "baseline"), ("b", "light", "left"),
+     ("a", "light", "dim")],
+    columns=["person", "factor", "level"],
+)  # fmt: skip
+
+
+def test_factor_shifts_by_hand():
+    table = factor_shifts(FACTORS, [40, 33, 30, 39, 28])  # a: +3 and −2 from 30; b: −1 from 40
+    assert list(zip(table["factor"], table["level"], table["people"])) == [("light", "left", 2), ("light", "dim", 1)]
+    assert table["shift"].tolist() == [1, -2] and table["size"].tolist() == [2, 2]
+    assert table["spread"][0] == pytest.approx(np.sqrt(8)) and np.isnan(table["spread"][1])
+    assert table.loc[0, ["low", "high"]].tolist() == [-1, 3]
+
+
+def test_a_person_without_a_baseline_is_named():
+    with pytest.raises(ValueError) as error:
+        factor_shifts(FACTORS[FACTORS.index != 0], [33, 30, 39, 28])
+    one_sentence(error.value, "b has no picture", "baseline")
+
+
+def test_a_table_is_saved_as_it_is(runs):
+    save_table(pd.DataFrame({"mae": [4.5]}, index=pd.Index(["ResNet"], name="model")), "bands")
+    assert (runs / "evaluation" / "bands.csv").read_text() == "model,mae\nResNet,4.5\n"
+    assert [p.name for p in (runs / "evaluation").iterdir()] == ["bands.csv"]

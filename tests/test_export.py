@@ -199,26 +199,3 @@ def test_a_failed_export_leaves_the_former_file(tmp_path, learnt):
     with pytest.raises(Exception, match="."):
         export.export(torch.nn.Linear(3, 1), path)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model.onnx", b"the former one")]
-
-
-# The interval
-
-
-@pytest.mark.parametrize("n, rank", [(9, 9), (10, 10), (19, 18), (99, 90), (100, 91)])
-def test_the_radius_is_the_corrected_quantile(n, rank):
-    errors = np.random.default_rng(n).permutation(np.arange(1, n + 1))
-    signs = np.where(errors % 2, 1, -1)
-    assert export.conformal_radius(np.zeros(n), errors * signs) == rank
-
-
-def test_too_few_faces_have_no_radius():
-    with pytest.raises(ValueError) as error:
-        export.conformal_radius([20] * 8, [21] * 8)
-    one_sentence(error.value, "8 faces are too few")
-
-
-def test_intervals_cover_what_they_promise():
-    """Over many calibrations of 29 faces, the next face is inside in 27/30 of all cases: not less, hardly more."""
-    errors = np.random.default_rng(0).standard_t(3, (4000, 30))
-    inside = [abs(e[-1]) <= export.conformal_radius(np.zeros(29), e[:-1]) for e in errors]
-    assert np.mean(inside) == pytest.approx(0.9, abs=0.015)

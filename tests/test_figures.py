@@ -1,4 +1,4 @@
-"""Figures of notebooks 05, 06 and 08: each is drawn, equal input gives equal files, the diagrams' texts stay apart."""
+"""The figures of notebooks 05 to 08: each is drawn, equal input gives equal files, the diagrams' texts stay apart."""
 
 import warnings
 from itertools import combinations
@@ -26,6 +26,22 @@ RESULTS = pd.DataFrame(
 GAPS = pd.DataFrame({"difference": [0.2], "low": [-0.1], "high": [0.5]}, index=["without augmentation"])
 SHIPPED = RESULTS.assign(runtime=["PyTorch", "ONNX INT8"], size=[35.1, 0.7], median=[4.0, 0.6])
 SEARCH = pd.DataFrame([[5.0, 4.5], [4.8, 5.2]], index=[0.01, 0.1], columns=[1e-3, 3e-3])
+CURVE = pd.DataFrame({"value": [4.0, 5], "low": [3.5, 4], "high": [4.5, 6]}, index=[0.8, 1.0])
+MEANS = pd.Series([24.0, 33, 44], index=[20, 35, 50])
+GROUPS = pd.DataFrame(
+    [(group, model, 9, 4.0, 3, 5, bias, bias - 1, bias + 1) for group, bias in (("women", -2), ("men", 1))
+     for model in ("SimpleCNN", "ResNet")],
+    columns=["group", "model", "people", "mae", "mae_low", "mae_high", "bias", "bias_low", "bias_high"],
+)  # fmt: skip
+COVERAGE = pd.DataFrame(
+    [(band, kind, 30, 0.9, 0.8, 0.97, 15.0) for kind in ("constant", "adaptive") for band in ("20-24", "25-29")],
+    columns=["band", "kind", "n", "coverage", "low", "high", "width"],
+)
+SHIFTS = pd.DataFrame(
+    [("light", "left", 9, -0.5, -1.0, 0.1, 1.5, 1.2), ("skin_tone", "0.50", 1, 2.0, 2.0, 2.0, np.nan, 2.0)],
+    columns=["factor", "level", "people", "shift", "low", "high", "spread", "size"],
+)
+SIZES = pd.DataFrame({"full recipe": [1.0, 2], "no augmentation": [2.0, 2]}, index=["light", "skin_tone"])
 
 
 def layers(widths, hidden):
@@ -49,6 +65,13 @@ DRAW = {
     "augmentation_grid": lambda: figures.augmentation_grid(FACES[:2], [FACES, FACES], "Variants"),
     "search_heatmap": lambda: figures.search_heatmap(SEARCH, (0.01, 3e-3)),
     "size_and_speed": lambda: figures.size_and_speed(SHIPPED),
+    "lines": lambda: figures.lines({"SimpleCNN": CURVE, "ResNet": CURVE[["value"]] + 1}, "zoom", "MAE", 1.0, "as is"),
+    "pull_and_calibration": lambda: figures.pull_and_calibration({"ResNet": MEANS}, {"ResNet": MEANS}),
+    "groups_chart": lambda: figures.groups_chart(GROUPS),
+    "coverage_chart": lambda: figures.coverage_chart(COVERAGE, 0.9),
+    "factor_shifts": lambda: figures.factor_shifts({"SimpleCNN": SHIFTS, "ResNet": SHIFTS}),
+    "factor_sizes": lambda: figures.factor_sizes(SIZES),
+    "heat_maps": lambda: figures.heat_maps({"trained": (FACES, np.eye(4)[:3, None] - 0.5)}, ["20", "30", "40"]),
     "difference_histogram": lambda: figures.difference_histogram([-0.4, -0.3, -0.2], -0.3, -0.4, -0.2, ("A", "B")),
 }
 
@@ -123,3 +146,18 @@ def test_the_frontier_joins_only_what_nothing_beats_twice():
     lines += [[tuple(point) for point in line.get_xydata()] for line in left.lines if len(line.get_xdata()) > 1]
     assert lines[0] == [(1.0, 4.5), (2.0, 4.0)]
     assert [(1.0, 5.0), (3.0, 4.0)] in lines
+
+
+def test_groups_and_factors_are_named_in_the_order_of_their_tables():
+    assert [t.get_text() for t in figures.groups_chart(GROUPS).axes[0].get_yticklabels()] == [
+        "women\n9 people",
+        "men\n9 people",
+    ]
+    axis = figures.factor_shifts({"ResNet": SHIFTS}).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["light, left", "skin tone, 0.50"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first row is at the top
+
+
+def test_a_map_is_red_where_it_is_positive_and_zero_is_white():
+    image = figures.heat_maps({"trained": (FACES[:1], np.array([[[4.0, -1]]]))}, ["20"]).axes[0].images[1]
+    assert image.get_clim() == (-4, 4) and image.get_cmap().name == "RdBu_r"

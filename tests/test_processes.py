@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from faces import one_sentence, save
 
-from helpers import datasets, paths, training
+from helpers import datasets, models, paths, training
 
 TOY = paths.ROOT / "tests" / "train_toy.py"
 
@@ -129,6 +131,78 @@ def test_the_command_names_what_is_missing_or_has_no_equal_shares(photos, monkey
     with pytest.raises(ValueError) as error:
         training.main(["--data", str(photos[1]), "--batch-size", "7"])
     one_sentence(error.value, "Batches of 7 have no 2 equal shares", "choose a multiple")
+
+
+def notebook_training(lr=2e-3):
+    """Train as a notebook does: the network of the recipe with numbers of its own. Return the folder."""
+    images, faces = datasets.load_faces()
+    ages, rows = faces["age"].to_numpy(), {part: np.flatnonzero(faces["part"] == part) for part in datasets.PARTS}
+    make, augment, *_ = training.RECIPES["simple_cnn"]
+    train = datasets.FaceAgeDataset(images, ages, rows["train"], augment)
+    valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, rows["valid"]), 128)
+    training.seed_everything(5)
+    model = models.start_at(make(), ages[rows["train"]].mean())
+    folder = paths.run_dir() / "simple_cnn"
+    training.fit(model, datasets.make_loader(train, 8, True, seed=5), valid, 3, folder, lr, 0.03, patience=2, decay=0.8)
+    return folder
+
+
+def test_a_seed_trains_again_what_the_notebook_has_trained(photos, monkeypatch):
+    network = partial(models.SimpleCNN, widths=(4, 4, 8, 8), hidden=16, dropout=0.2)
+    monkeypatch.setitem(training.RECIPES, "simple_cnn", (network, datasets.mild_augmentation(), 32, 1e-3, 0.1))
+    with pytest.raises(FileNotFoundError) as error:
+        training.main(["--seed", "5"])
+    one_sentence(error.value, "best.pt is not there yet", "run notebook 05_simple_cnn first")
+
+    def best(folder):
+        return torch.load(folder / "best.pt", weights_only=True)
+
+    first, seeds = best(notebook_training()), paths.run_dir() / "seeds"
+    for command in ("--seed 5", "--seed 6", "--seed 5 --augmentation none"):
+        training.main(command.split())
+    same, other, plain = (best(seeds / f"simple_cnn_{name}") for name in ("5", "6", "5_none"))
+    assert same["settings"] == other["settings"] == first["settings"]
+    assert all(torch.equal(value, same["model"][name]) for name, value in first["model"].items())
+    assert not all(torch.equal(value, other["model"][name]) for name, value in first["model"].items())
+    assert "augment=None" in plain["settings"].pop("data")
+    assert plain["settings"] == {name: value for name, value in first["settings"].items() if name != "data"}
+
+    monkeypatch.setitem(training.RECIPES, "simple_cnn", (network, datasets.strong_augmentation, 32, 1e-3, 0.1))
+    with pytest.raises(ValueError) as error:
+        training.main(["--seed", "6"])
+    one_sentence(error.value, "simple_cnn/best.pt", "run 05_simple_cnn again")
+
+
+@pytest.mark.parametrize(
+    "name, notebook, network, augment, made",
+    [
+        (
+            "simple_cnn",
+            "05_simple_cnn",
+            r"start_at\((models\.SimpleCNN\(.*?\)), ages\[rows",
+            "datasets.mild_augmentation()",
+            "",
+        ),
+        ("resnet18", "06_resnet", r'"ResNet-18, from scratch": lambda: (.*?)}', "datasets.mild_augmentation()", "[0]"),
+        (
+            "lite0",
+            "06_resnet",
+            r'"EfficientNet-Lite0, ImageNet"\] = lambda: (.*)',
+            "datasets.strong_augmentation",
+            "[0]",
+        ),
+    ],
+)
+def test_the_recipes_are_those_of_the_notebooks(name, notebook, network, augment, made, monkeypatch):
+    cells = nbformat.read(paths.ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    known = {"models": models, "datasets": datasets, "n": len(models.AGES)}
+    if name == "lite0":
+        monkeypatch.setattr(models, "lite0", lambda *how, **more: [(how, more)])  # its weights are optional
+        monkeypatch.setattr(training, "lite0", models.lite0)
+    assert augment in code
+    assert repr(training.RECIPES[name][0]()) == repr(eval(re.findall(network, code)[-1] + made, known))
+    assert repr(training.RECIPES[name][1]) == repr(eval(augment, known))
 
 
 def test_an_interrupted_command_says_how_to_go_on(photos):

@@ -49,7 +49,8 @@ def test_a_failing_notebook_is_named_with_its_cell_and_stops_the_run(tmp_path, c
     later = write(tmp_path, "03_later.ipynb", "print('never')")
     out = tmp_path / "out"
     (out / "figs").mkdir(parents=True)
-    for stale in ("results.csv", "03_later.ipynb", "figs/old.png"):
+    (out / "evaluation").mkdir()
+    for stale in ("results.csv", "MODEL_CARD.md", "03_later.ipynb", "figs/old.png", "evaluation/old.csv"):
         (out / stale).write_text("of a former run")
     with pytest.raises(SystemExit) as stopped:
         run.run_all([bad, later], out)
@@ -95,7 +96,7 @@ def test_the_table_of_results(tmp_path, capsys):
     assert "4.00" in valid and "median" not in valid
 
 
-def test_publishing_replaces_notebooks_and_pictures(tmp_path):
+def test_publishing_replaces_notebooks_pictures_and_the_model_card(tmp_path):
     notebook = write(tmp_path, "01_good.ipynb", "print(1)")
     out, figs = tmp_path / "out", tmp_path / "figs"
     run.run_all([notebook], out)
@@ -104,13 +105,16 @@ def test_publishing_replaces_notebooks_and_pictures(tmp_path):
         (out / "pics", "still.png"),
         (figs, "old.png"),
         (figs, "notes.txt"),
+        (figs, "bench.png"),  # of make bench, not of a notebook
     ):
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(name)
+    (out / "MODEL_CARD.md").write_text("# Model card")
     run.publish([notebook], out, tmp_path)
+    assert (tmp_path / "MODEL_CARD.md").read_text() == "# Model card"
     assert printed(notebook) == [["1\n"]]
     assert nbformat.read(notebook, 4).metadata.language_info == {"name": "python"}
-    assert sorted(file.name for file in figs.iterdir()) == ["new.png", "notes.txt"]
+    assert sorted(file.name for file in figs.iterdir()) == ["bench.png", "new.png", "notes.txt"]
     assert (tmp_path / "pics" / "still.png").exists()
 
 
@@ -137,3 +141,12 @@ def test_the_readme_gets_the_results_it_asks_for_and_keeps_the_rest(tmp_path):
     once = text
     run.write_results(readme, tmp_path / "runs")
     assert readme.read_text() == once
+
+
+def test_the_results_tell_how_far_each_model_is_above_a_known_floor(tmp_path):
+    rows = {"model": ["median", "net", "floor: apparent age"], "part": "test", "mae": [7.0, 3.5, 2.0]}
+    rows |= {name: 1.0 for name in ("mae_low", "mae_high", "rmse", "cs5", "bias", "parameters", "seconds", "n")}
+    pd.DataFrame(rows).to_csv(tmp_path / "known.csv")
+    pd.DataFrame(rows).iloc[:2].to_csv(tmp_path / "unknown.csv")
+    assert run.results_table(tmp_path / "known.csv", "test")["above the floor"].tolist() == ["5.00", "1.50", ""]
+    assert "above the floor" not in run.results_table(tmp_path / "unknown.csv", "test")

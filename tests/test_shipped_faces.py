@@ -51,6 +51,11 @@ def test_the_table_is_the_plan_and_every_picture_is_there(name, table, make):
     assert sum(file.stat().st_size for file in files.values()) < 30e6
 
 
+def test_the_page_states_the_floor_of_this_set(faces):
+    floor = faces["apparent_offset"].abs().mean()
+    assert 2.0 < floor < 2.5 and f"{floor:.2f} years" in (DATA / "README.md").read_text(encoding="utf-8")
+
+
 def test_nobody_is_in_two_parts(faces):
     splits = datasets.read_splits()
     assert set(splits["path"]) <= set(faces["path"]) and len(splits) > 0.99 * len(faces)

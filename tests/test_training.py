@@ -38,7 +38,7 @@ class Interrupted:
 
     def __init__(self, loader, epoch, at):
         self.loader, self.epoch, self.at, self.passes = loader, epoch, at, 0
-        self.generator, self.dataset = loader.generator, loader.dataset
+        self.generator, self.dataset, self.sampler = loader.generator, loader.dataset, loader.sampler
 
     def __len__(self):
         return len(self.loader)

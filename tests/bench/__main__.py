@@ -19,7 +19,7 @@ from helpers import figures, images, paths, training
 
 # What issue and README promise; tests assert no times, so this is where they are compared.
 TARGETS = {
-    "ten epochs of pictures, cleaned every time against once": "≥ 20",
+    "ten epochs of pictures: our cleaning every time against once": "≥ 20",
     "epoch on data against in memory, loaded between the steps": "≤ 1.08",
     "SimpleCNN: share of the bfloat16 matrix-product rate": "≥ 0.50",
     "ResNet-18: share of the bfloat16 matrix-product rate": "≥ 0.70",
@@ -37,8 +37,8 @@ def main(sizes):
         print(f"matrix products in {str(kind)[6:]}: {rate / 1e9:,.0f} GFLOP/s")
     print(f"memory: {memory / 1e9:.1f} GB/s\n", flush=True)
     rows = speed.networks(flops)
-    epochs, train_epoch = speed.epochs()
-    rows += epochs + speed.cleaning(train_epoch) + speed.processes()
+    epochs, train_picture = speed.epochs()
+    rows += epochs + speed.cleaning(train_picture) + speed.processes()
     table = pd.DataFrame([summary(*row) for row in rows])
     print(table.to_string(index=False), flush=True)
 
@@ -46,7 +46,7 @@ def main(sizes):
     last = costs[costs["n"] == max(sizes)].set_index("step")
     # From the largest size on, with the exponent that was measured there, and at least linear.
     million = last["seconds"] * (1e6 / max(sizes)) ** last["exponent"].clip(lower=1).fillna(1)
-    print(f"\n{readable(costs).to_string(index=False)}\n")
+    print(f"\n{readable(costs).to_string(index=False, na_rep='')}\n")
     print("a million pictures:", ", ".join(f"{step} {seconds / 60:.0f} min" for step, seconds in million.items()))
 
     grown = [summary(f"{r.step} of {r.n} pictures", np.array([r.seconds]), "s") for r in costs.itertuples()]
@@ -54,7 +54,9 @@ def main(sizes):
         pd.concat([table, pd.DataFrame(grown)]).to_csv(temporary, index=False)
     root, names, ages = speed.faces()
     figures.use_style()
-    figure = roofline(speed.stages(images.prepare_all(root, names), ages), flops[torch.bfloat16], memory)
+    stages = speed.stages(images.prepare_all(root, names), ages)
+    flops, memory = speed.rates(np.min)  # the roof is the best that was ever measured, in the same minute
+    figure = roofline(stages, flops[torch.bfloat16], memory)
     figures.show(figure, paths.ROOT / "figs" / "bench.png")
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes; runs/bench.csv and figs/bench.png are written")
 
@@ -69,7 +71,7 @@ def summary(name, samples, unit):
 def readable(costs):
     """Return the table of growth in seconds, MB and powers of the number of pictures."""
     shown = costs.assign(memory=(costs["memory"] / 1e6).round(), disk=(costs["disk"] / 1e6).round())
-    return shown.round(2).rename(columns={"memory": "memory, MB", "disk": "disk, MB"}).fillna("")
+    return shown.round(2).rename(columns={"memory": "memory, MB", "disk": "disk, MB"})
 
 
 def roofline(stages, flops, memory):
@@ -82,7 +84,7 @@ def roofline(stages, flops, memory):
     roof = np.minimum(flops, memory * intensity) / 1e9
     axis.loglog(intensity, roof, color=figures.BLACK, linewidth=2)
     axis.text(2000, flops / 1e9 * 1.15, "bfloat16 matrix products", ha="right", fontsize=10)
-    axis.text(0.1, memory * 0.3 / 1e9, f"memory: {memory / 1e9:.0f} GB/s", fontsize=10, va="bottom")
+    axis.text(0.8, memory * 0.4 / 1e9, f"memory: {memory / 1e9:.0f} GB/s", fontsize=10, va="center")
     for (name, (work, moved, seconds)), colour in zip(stages.items(), figures.PALETTE):
         axis.plot(work / moved, work / seconds / 1e9, "o", color=colour, markersize=9, label=name)
     axis.set(xlabel="operations a byte", ylabel="GFLOP/s", title="Where each stage sits below what this machine can do")
