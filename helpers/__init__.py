@@ -1,1 +1,1 @@
-"""The thin module behind the notebooks: paths, labels, images, datasets, models, training, evaluation, figures."""
+"""The thin module behind the notebooks, from paths, labels and images to evaluation, export and deployment."""

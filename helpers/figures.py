@@ -502,6 +502,33 @@ def difference_histogram(draws, difference, low, high, names):
     return figure
 
 
+def size_and_speed(table):
+    """Draw the MAE of each row of `table` over its size and over its latency, a colour a model, a marker a runtime.
+
+    Columns: `model, runtime, size` (MB), `median` (ms a face), `mae, mae_low, mae_high` (years). Left and low is
+    better; the line joins those that no other is better than in both.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4), sharey=True)
+    colours = dict(zip(dict.fromkeys(table["model"]), PALETTE))
+    markers = dict(zip(dict.fromkeys(table["runtime"]), "os^Dv"))
+    for axis, column, label in zip(axes, ("size", "median"), ("size, MB", "latency, ms a face on one core")):
+        for row in table.itertuples():
+            x, reach = getattr(row, column), [[row.mae - row.mae_low], [row.mae_high - row.mae]]
+            axis.errorbar(x, row.mae, reach, color=colours[row.model], alpha=0.35, capsize=3)
+            axis.plot(x, row.mae, markers[row.runtime], color=colours[row.model], markersize=9)
+        frontier = table.sort_values([column, "mae"])
+        frontier = frontier[frontier["mae"] <= frontier["mae"].cummin()].drop_duplicates("mae")
+        axis.plot(frontier[column], frontier["mae"], color="0.6", linewidth=1, zorder=0)
+        axis.set(xlabel=label, xscale="log")
+    axes[0].set_ylabel("MAE with 95% interval, years")
+    for name, colour in colours.items():
+        axes[0].plot([], [], "o", color=colour, label=name)
+    for name, marker in markers.items():
+        axes[0].plot([], [], marker, color="0.4", label=name)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=10, frameon=False)
+    return figure
+
+
 def lines(curves, xlabel, ylabel, mark=None, marked=""):
     """Draw one line per curve: a name → a table with x as index and `value`, with a band where it has `low, high`.
 

@@ -24,6 +24,7 @@ VERSION = 2  # of `prepare`: raise it with every change, so that no stale pictur
 SMALLEST = 32  # pixels; a smaller picture holds no face that could be read
 NOISY = 4.0  # grey levels, of `noise_level`: above it notebook 04 shows that denoising helps
 BLURRED = 20.0  # of `sharpness`: below it notebook 04 shows that deblurring helps
+Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 
 
 def read_image(path) -> np.ndarray:
@@ -38,7 +39,8 @@ def read_image(path) -> np.ndarray:
         raise ValueError(f"{path} is not a picture file ({path.suffix or 'no suffix'}): save it as JPEG or PNG.")
     try:
         with Image.open(path) as file:
-            image = np.asarray(_to_rgb(ImageOps.exif_transpose(file)))
+            ImageOps.exif_transpose(file, in_place=True)  # a copy of a 100-megapixel photo would be 300 MB more
+            image = np.asarray(to_rgb(file))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
     except UnidentifiedImageError:
@@ -50,6 +52,18 @@ def read_image(path) -> np.ndarray:
         size = f"{image.shape[1]}×{image.shape[0]}"
         raise ValueError(f"{path} has {size} pixels, too few ({SMALLEST}×{SMALLEST}): replace or remove it.")
     return image
+
+
+def to_rgb(image):
+    """Return the Pillow `image` of any mode as one of mode RGB; transparency is laid on white."""
+    if image.mode.startswith("I"):  # 16 bits: Pillow would clip them to white instead of scaling them
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def square(image) -> np.ndarray:
@@ -177,17 +191,6 @@ def _thumbnail(image):
     grey = cv2.cvtColor(resize(image, 32), cv2.COLOR_RGB2GRAY).ravel().astype(np.float32)
     grey -= grey.mean()
     return grey / (np.linalg.norm(grey) + 1e-6)  # a picture of one colour becomes zero and resembles none
-
-
-def _to_rgb(image):
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip them to white instead of scaling them
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def _inspect_one(root, path):

@@ -86,6 +86,21 @@ def age_loss(output, ages, spread=2.0):
     return F.cross_entropy(output.float(), around) + error
 
 
+def distil_loss(output, told):
+    """Return the loss of `output` against what a teacher says of the same pictures, both `(B, 1)` or `(B, len(AGES))`.
+
+    The absolute difference of the two ages; for distributions also their cross-entropy: the teacher tells for which
+    faces it is unsure, and between which ages. Source: Hinton et al. 2015. Raises `ValueError` when the heads differ.
+    """
+    if output.shape != told.shape:
+        counts = f"{told.shape[1]} outputs, the model {output.shape[1]}"
+        raise ValueError(f"The teacher has {counts}: give both the same head.")
+    difference = F.l1_loss(to_years(output), to_years(told))
+    if output.shape[1] == 1:
+        return difference
+    return difference + F.cross_entropy(output.float(), told.float().softmax(1))
+
+
 @torch.no_grad()
 def predict(model, loader, flip=True):
     """Return the ages in years `(N,)` that `model` gives to the pictures of `loader`, in its order.
@@ -103,7 +118,18 @@ def predict(model, loader, flip=True):
     return torch.cat(years).numpy()
 
 
-def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay=0.01, patience=None, decay=0.99):
+def fit(
+    model,
+    train_loader,
+    valid_loader,
+    epochs,
+    folder,
+    lr=1e-3,
+    weight_decay=0.01,
+    patience=None,
+    decay=0.99,
+    teacher=None,
+):
     """Train `model`; leave it with the weights of its best epoch and return the history, one row an epoch.
 
     Columns: `epoch, train_loss, valid_mae` (years, of the faces as they are, not mirrored: half the time), `lr,
@@ -111,6 +137,7 @@ def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay
     `patience` epochs without a better `valid_mae`.
     `folder` gets `best.pt` (weights), TensorBoard logs, and `last.pt` after every epoch, from which an interrupted
     training with the same settings goes on to the same result; a finished one removes it.
+    `teacher`: a trained network with as many outputs, which the model learns from beside the labels (`distil_loss`).
     Under torchrun every process calls this: gradients and the history are those of all, the first one writes the files.
     Raises `ValueError` when a loader has no batch or `last.pt` is damaged, `FloatingPointError` on divergence.
     """
@@ -128,6 +155,9 @@ def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay
     state = {"model": model, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
     settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "patience": patience, "decay": decay}
     settings |= {"batch_size": train_loader.sampler.batch_size, "steps": steps, "data": repr(train_loader.dataset)}
+    if teacher is not None:
+        settings["teacher"] = True
+        teacher.to(device, memory_format=torch.channels_last).eval()
     history = _resume(folder / "last.pt", state, settings, train_loader)
     if not history and rank == 0:  # the curves of a former training would be drawn over these
         shutil.rmtree(folder / "logs", ignore_errors=True)
@@ -140,7 +170,8 @@ def fit(model, train_loader, valid_loader, epochs, folder, lr=1e-3, weight_decay
         started = time.perf_counter()
         if size > 1:  # each process augments in its own way, and a resumed one as if it had not been interrupted
             torch.manual_seed(hash((train_loader.generator.initial_seed(), epoch, rank)))
-        trained = _train_epoch(network, averaged, train_loader, optimiser, schedule, device, f"epoch {epoch}/{epochs}")
+        title = f"epoch {epoch}/{epochs}"
+        trained = _train_epoch(network, averaged, train_loader, optimiser, schedule, device, title, teacher)
         errors = np.abs(predict(averaged.module, valid_loader, flip=False) - truth)
         loss, steps_done, error, faces = _sum(*trained, errors.sum(dtype=float), len(errors))
         loss, mae = loss / steps_done, error / faces
@@ -257,7 +288,7 @@ def _sum(*numbers):
     return total.tolist()
 
 
-def _train_epoch(model, averaged, loader, optimiser, schedule, device, title):
+def _train_epoch(model, averaged, loader, optimiser, schedule, device, title, teacher=None):
     model.train()
     total = 0.0
     if rank_and_size()[0] == 0:
@@ -265,7 +296,12 @@ def _train_epoch(model, averaged, loader, optimiser, schedule, device, title):
     for batch, ages in loader:
         batch, ages = batch.to(device, memory_format=torch.channels_last), ages.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-            loss = age_loss(model(batch), ages)
+            output = model(batch)
+            loss = age_loss(output, ages)
+            if teacher is not None:
+                with torch.no_grad():
+                    told = teacher(batch)
+                loss = loss + distil_loss(output, told)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)

@@ -1,4 +1,4 @@
-"""The figures of notebooks 05 to 07: each is drawn, equal input gives equal files, the diagrams' texts stay apart."""
+"""The figures of notebooks 05 to 08: each is drawn, equal input gives equal files, the diagrams' texts stay apart."""
 
 import warnings
 from itertools import combinations
@@ -24,6 +24,7 @@ RESULTS = pd.DataFrame(
     }
 )
 GAPS = pd.DataFrame({"difference": [0.2], "low": [-0.1], "high": [0.5]}, index=["without augmentation"])
+SHIPPED = RESULTS.assign(runtime=["PyTorch", "ONNX INT8"], size=[35.1, 0.7], median=[4.0, 0.6])
 SEARCH = pd.DataFrame([[5.0, 4.5], [4.8, 5.2]], index=[0.01, 0.1], columns=[1e-3, 3e-3])
 CURVE = pd.DataFrame({"value": [4.0, 5], "low": [3.5, 4], "high": [4.5, 6]}, index=[0.8, 1.0])
 MEANS = pd.Series([24.0, 33, 44], index=[20, 35, 50])
@@ -63,6 +64,7 @@ DRAW = {
     "ablation_chart, differences": lambda: figures.ablation_chart(GAPS, 0.0),
     "augmentation_grid": lambda: figures.augmentation_grid(FACES[:2], [FACES, FACES], "Variants"),
     "search_heatmap": lambda: figures.search_heatmap(SEARCH, (0.01, 3e-3)),
+    "size_and_speed": lambda: figures.size_and_speed(SHIPPED),
     "lines": lambda: figures.lines({"SimpleCNN": CURVE, "ResNet": CURVE[["value"]] + 1}, "zoom", "MAE", 1.0, "as is"),
     "pull_and_calibration": lambda: figures.pull_and_calibration({"ResNet": MEANS}, {"ResNet": MEANS}),
     "groups_chart": lambda: figures.groups_chart(GROUPS),
@@ -134,6 +136,16 @@ def test_short_keeps_both_ends_of_a_long_name():
     assert figures.short("a.jpg") == "a.jpg"
     cut = figures.short("IMG_20240101_123456_portrait.jpg", 22)
     assert len(cut) == 22 and cut.startswith("IMG_2024") and cut.endswith("rait.jpg")
+
+
+def test_the_frontier_joins_only_what_nothing_beats_twice():
+    table = pd.DataFrame({"model": list("abcd"), "runtime": "r", "size": [1.0, 2, 3, 4], "median": [4.0, 3, 2, 1]})
+    table["mae"] = [5.0, 6.0, 4.0, 4.5]
+    left, right = figures.size_and_speed(table.assign(mae_low=table["mae"] - 1, mae_high=table["mae"] + 1)).axes
+    lines = [[tuple(point) for point in axis.lines[-1].get_xydata()] for axis in (right,)]
+    lines += [[tuple(point) for point in line.get_xydata()] for line in left.lines if len(line.get_xdata()) > 1]
+    assert lines[0] == [(1.0, 4.5), (2.0, 4.0)]
+    assert [(1.0, 5.0), (3.0, 4.0)] in lines
 
 
 def test_groups_and_factors_are_named_in_the_order_of_their_tables():

@@ -327,3 +327,34 @@ def test_an_empty_part_is_refused(tmp_path, which):
     with pytest.raises(ValueError) as error:
         training.fit(small(), *pair, 1, tmp_path)
     one_sentence(error.value, "has no picture", "split")
+
+
+# Distillation
+
+
+@pytest.mark.parametrize("outputs", [1, 31])
+def test_a_taught_model_comes_nearer_to_its_teacher(tmp_path, outputs):
+    torch.manual_seed(7)
+    teacher = models.start_at(models.SimpleCNN(output_nodes=outputs, widths=(4, 4, 8, 8), hidden=16), 28.0)
+    train, valid = loaders(16)
+    told, apart = training.predict(teacher, valid), {}
+    for name, how in {"alone": None, "taught": teacher}.items():
+        model = small(outputs=outputs, dropout=0.0)
+        training.fit(model, train, valid, 6, tmp_path / name, lr=3e-3, decay=0.5, teacher=how)
+        apart[name] = np.abs(training.predict(model, valid) - told).mean()
+    assert apart["taught"] < 0.9 * apart["alone"]
+    assert not any(parameter.grad is not None for parameter in teacher.parameters())
+
+
+def test_a_distillation_between_different_heads_is_refused():
+    with pytest.raises(ValueError) as error:
+        training.distil_loss(torch.zeros(4, 1), torch.zeros(4, 31))
+    one_sentence(error.value, "31 outputs", "give both the same head")
+
+
+def test_the_distillation_is_smallest_where_both_agree():
+    torch.manual_seed(0)
+    told = torch.randn(4, 31)
+    least = training.distil_loss(told, told)
+    assert all(training.distil_loss(told + torch.randn(4, 31), told) > least for _ in range(20))
+    assert training.distil_loss(torch.tensor([[30.0], [40.0]]), torch.tensor([[31.0], [37.0]])) == 2

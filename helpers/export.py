@@ -1,0 +1,138 @@
+"""A trained network as one ONNX file: pixels in, years out, in float32 or INT8, with what a user of it must know."""
+
+import json
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnxruntime import quantization
+from torch import nn
+
+from .datasets import MEAN, STD
+from .images import SIDE
+from .models import to_years
+from .paths import atomic
+
+MADE_BY = "notebook 08_deployment"
+
+
+class FromPixels(nn.Module):
+    """A network with the preprocessing inside: uint8 `(B, 128, 128, 3)` in, years `(B,)` out."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", 255 * torch.tensor(STD)[:, None, None])
+
+    def forward(self, pictures):
+        return to_years(self.network((pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std))
+
+
+def export(network, path):
+    """Write `network` with its preprocessing to the ONNX file `path`: uint8 `(B, 128, 128, 3)` in, years `(B,)` out."""
+    network = FromPixels(network).cpu().eval()
+    with atomic(path) as temporary, redirect_stdout(StringIO()):  # the exporter tells every step
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8),),
+            temporary,
+            input_names=["pictures"],
+            output_names=["years"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            external_data=False,  # one file
+            verbose=False,
+        )
+        onnx.checker.check_model(temporary, full_check=True)
+
+
+def export_executorch(network, path):
+    """Write `network` with its preprocessing to the ExecuTorch file `path` (`.pte`), for one picture at a time.
+
+    PyTorch's own way onto Android and iOS, computed in float32 by XNNPACK. Returns the method that runs the file here:
+    `execute([uint8 (1, 128, 128, 3)])[0]` is years `(1,)`. Raises `ImportError` with the remedy when it is absent.
+    """
+    try:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+        from executorch.runtime import Runtime
+    except ImportError as error:
+        remedy = "pip install --no-deps -r requirements-optional.txt"
+        raise ImportError(f"ExecuTorch is optional and not installed: {remedy}") from error
+    # One picture: with a free number of pictures its runtime refused 16 and more.
+    one = torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)
+    network = FromPixels(network).cpu().eval().to(memory_format=torch.contiguous_format)  # XNNPACK orders them itself
+    program = torch.export.export(network, (one,))
+    program = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    with atomic(path) as temporary:
+        temporary.write_bytes(program.buffer)
+    return Runtime.get().load_program(path).load_method("forward")
+
+
+def quantise(path, quantised, images):
+    """Write the model in the ONNX file `path` to `quantised` with weights and activations of 8 bits.
+
+    `images`: uint8 `(N, 128, 128, 3)`, faces that show how large activations become; some hundred do. The last layer
+    stays in float32: eight bits would know only steps of a tenth of a year or more.
+    """
+    with atomic(quantised) as temporary:
+        quantization.quant_pre_process(path, temporary)
+        model = onnx.load(temporary)
+        last = [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul")][-1]
+        batches = ({"pictures": np.asarray(images[i : i + 16])} for i in range(0, len(images), 16))
+        quantization.quantize_static(
+            model,
+            temporary,
+            SimpleNamespace(get_next=lambda: next(batches, None)),
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "MaxPool", "Add", "GlobalAveragePool"],
+            nodes_to_exclude=[last],
+            per_channel=True,
+            # Seven bits of weights: on a CPU without VNNI sums of eight would overflow, so it would answer differently.
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+        )
+
+
+def write_facts(path, **facts):
+    """Store `facts` (numbers, texts, lists) in the metadata of the ONNX file `path`, in place of those it has."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {name: json.dumps(fact) for name, fact in facts.items()})
+    with atomic(path) as temporary:
+        onnx.save(model, temporary)
+
+
+def facts_of(model) -> dict:
+    """Return what `write_facts` stored in the file that `model`, from `load`, was read from."""
+    return {name: json.loads(text) for name, text in model.get_modelmeta().custom_metadata_map.items()}
+
+
+def load(path, threads=0, facts=True):
+    """Return the model in the ONNX file `path`, ready to run on the CPU with `threads` (0: one for each core).
+
+    `facts=False` also takes one that `write_facts` has not seen yet.
+    Raises `FileNotFoundError` or `ValueError` with the remedy when there is none, or it is damaged or of another kind.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist: run {MADE_BY}, which exports the models.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    try:
+        model = onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
+        complete = not facts or {"margin", "half_width", "mae"} <= model.get_modelmeta().custom_metadata_map.keys()
+    except Exception as error:  # ONNX Runtime has an exception of its own for each way to be damaged
+        raise ValueError(f"{path} is not an ONNX model, or damaged: export it again with {MADE_BY}.") from error
+    if not complete or [put.name for put in model.get_inputs()] != ["pictures"]:
+        raise ValueError(f"{path} does not say how a face is cropped: export it with {MADE_BY}.")
+    return model
+
+
+def years_of(model, images, batch=64) -> np.ndarray:
+    """Return the ages in years `(N,)` that `model` gives to `images` uint8 `(N, 128, 128, 3)`."""
+    parts = [model.run(None, {"pictures": np.asarray(images[i : i + batch])}) for i in range(0, len(images), batch)]
+    return np.concatenate([years for (years,) in parts])
