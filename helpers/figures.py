@@ -512,6 +512,7 @@ def size_and_speed(table):
     colours = dict(zip(dict.fromkeys(table["model"]), PALETTE))
     markers = dict(zip(dict.fromkeys(table["runtime"]), "os^Dv"))
     for axis, column, label in zip(axes, ("size", "median"), ("size, MB", "latency, ms a face on one core")):
+        low, high = table[column].min(), table[column].max()
         for row in table.itertuples():
             x, reach = getattr(row, column), [[row.mae - row.mae_low], [row.mae_high - row.mae]]
             axis.errorbar(x, row.mae, reach, color=colours[row.model], alpha=0.35, capsize=3)
@@ -519,10 +520,12 @@ def size_and_speed(table):
         frontier = table.sort_values([column, "mae"])
         frontier = frontier[frontier["mae"] <= frontier["mae"].cummin()].drop_duplicates("mae")
         axis.plot(frontier[column], frontier["mae"], color="0.6", linewidth=1, zorder=0)
-        axis.set(xlabel=label, xscale="log")
+        axis.set(xlabel=label, xscale="log", xticks=[x for x in (0.3, 1, 3, 10, 30, 100) if low / 1.3 < x < 1.3 * high])
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
     axes[0].set_ylabel("MAE with 95% interval, years")
     for name, colour in colours.items():
-        axes[0].plot([], [], "o", color=colour, label=name)
+        axes[0].plot([], [], color=colour, linewidth=7, label=name)
     for name, marker in markers.items():
         axes[0].plot([], [], marker, color="0.4", label=name)
     figure.legend(loc="outside upper center", ncols=3, fontsize=10, frameon=False)
