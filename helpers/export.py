@@ -135,7 +135,7 @@ def load(path, threads=0, facts=True):
     return model
 
 
-def years_of(model, images, batch=64) -> np.ndarray:
+def years_of(model, images, batch=32) -> np.ndarray:
     """Return the ages in years `(N,)` that `model` gives to `images` uint8 `(N, 128, 128, 3)`."""
     parts = [model.run(None, {"pictures": np.asarray(images[i : i + batch])}) for i in range(0, len(images), batch)]
     return np.concatenate([years for (years,) in parts])
