@@ -16,12 +16,17 @@ from .paths import atomic, run_dir
 DRAWS = 2000
 
 
-def bootstrap_rows(groups, draws=DRAWS, seed=0):
-    """Yield `draws` arrays of row numbers, drawn with replacement by group: a person's pictures stay together."""
-    rng, (_, group) = np.random.default_rng(seed), np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
-    for _ in range(draws):
-        yield np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
+def bootstrap_means(values, groups=None, draws=DRAWS) -> np.ndarray:
+    """Return `draws` means of `values` `(N,)`, each of groups (people) drawn with replacement, with all their pictures.
+
+    A picture is its own person when `groups` is omitted.
+    """
+    rng, groups = np.random.default_rng(0), np.arange(len(values)) if groups is None else groups
+    _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    # Sums of each person, because joining the rows of all that were drawn takes ten times as long.
+    sums, sizes = np.bincount(group, np.asarray(values, float)), np.bincount(group)
+    drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(draws))
+    return np.array([sums[people].sum() / sizes[people].sum() for people in drawn])
 
 
 def metrics(true, predicted, groups=None) -> dict:
@@ -62,14 +67,8 @@ def paired_difference(true, predicted, reference, groups=None):
 
 def mean_interval(values, groups=None, draws=DRAWS):
     """Return `(mean, low, high)` of `values` `(N,)` with the 95% bootstrap interval, drawn by `groups` (people)."""
-    values = np.asarray(values, float)
-    rng, groups = np.random.default_rng(0), np.arange(len(values)) if groups is None else groups
-    _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    # Sums of each person, because joining the rows of all that were drawn takes ten times as long.
-    sums, sizes = np.bincount(group, values), np.bincount(group)
-    drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(draws))
-    means = [sums[people].sum() / sizes[people].sum() for people in drawn]
-    return (float(values.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975])))
+    low, high = np.quantile(bootstrap_means(values, groups, draws), [0.025, 0.975])
+    return float(np.mean(values)), float(low), float(high)
 
 
 def group_p(values, inside, people):
@@ -111,6 +110,26 @@ def conformal_intervals(true, known, target_known, score="constant", level=0.9):
     }
     model = SplitConformalRegressor(estimate, level, scores[score]).conformalize(known, true)
     return tuple(model.predict_interval(target_known)[1][:, :, 0].T)
+
+
+def banded_intervals(true, estimate, target_estimate, level=0.9):
+    """Return the ends `(low, high)`, years `(M,)`, of intervals that hold the true age with `level` in every age band.
+
+    Label-conditional conformal prediction (Vovk et al. 2005; MAPIE has none): an age stays possible for a new face
+    unless its distance from the estimate is among the outermost, (1 − level) / 2 on either side, of the calibration
+    faces of that age's band. The interval spans what is possible; all ages when a face is like none of these.
+    `true`, `estimate`: of the calibration faces `(N,)`; `target_estimate` `(M,)`: of new faces of the same kind.
+    """
+    ages, error = np.arange(AGE_MIN, AGE_MAX + 1), np.asarray(true, float) - estimate
+    gap = ages - np.asarray(target_estimate, float)[:, None]
+    possible = np.zeros(gap.shape, bool)
+    for band in age_bands(ages).categories:
+        known = np.sort(error[age_bands(np.asarray(true)) == band])
+        # The new face is counted in. With too few faces nothing is known of the outermost: the ends stay open.
+        cut = int(round((len(known) + 1) * (1 - level) / 2, 6))
+        low, high = (known[cut - 1], known[-cut]) if cut else (-np.inf, np.inf)
+        possible |= (age_bands(ages) == band) & (low <= gap) & (gap <= high)
+    return ages[possible.argmax(1)], ages[::-1][possible[:, ::-1].argmax(1)]
 
 
 def factor_shifts(factors, years) -> pd.DataFrame:
