@@ -44,8 +44,9 @@ def short(text, longest=22):
 
 def face_grid(images, titles, columns=9, size=1.15, heading=None):
     """Draw faces uint8 `(H, W, 3)` in rows of `columns`, each under its title (one or two short lines)."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.32) * rows), squeeze=False)
+    rows, lines = -(-len(images) // columns), max(title.count("\n") + 1 if title else 0 for title in titles)
+    above = 0.06 + 0.14 * lines + (0.3 / rows if heading else 0)  # inches
+    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + above) * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles):
@@ -63,7 +64,7 @@ def age_distribution(ages, lowest, highest):
     axis.bar(range(lowest, highest + 1), counts, color=SKY, width=0.85)
     median, even = ages.median(), sum(counts) / len(counts)
     axis.axvline(median, color=RED, linewidth=2, label=f"median: {median:g} years")
-    axis.axhline(even, color=BLACK, linewidth=1.2, linestyle="--", label=f"if even: {even:.1f} pictures an age")
+    axis.axhline(even, color=BLACK, linewidth=1.2, linestyle="--", label=f"if even: {even:.0f} pictures an age")
     axis.set(xlabel="age, years", ylabel="pictures", xlim=(lowest - 0.8, highest + 0.8), ylim=(0, 1.25 * max(counts)))
     axis.grid(axis="x", visible=False)
     axis.legend(loc="upper right", ncols=2, fontsize=10, frameon=False)
@@ -144,8 +145,9 @@ def random_against_stratified(shares, worst):
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.6), width_ratios=[3, 2])
     shares[["overall", "stratified", "random"]].plot.bar(ax=left, color=[BLACK, GREEN, ORANGE], width=0.78, rot=0)
     left.set(title="One test part", xlabel="age, years", ylabel="share of the pictures, %")
+    left.set_ylim(0, 1.2 * shares[["overall", "stratified", "random"]].to_numpy().max())
     left.tick_params(axis="x", labelsize=10)
-    left.legend(fontsize=10, frameon=False)
+    left.legend(fontsize=10, frameon=False, ncols=3, loc="upper center")
     for name, colour in (("stratified", GREEN), ("random", ORANGE)):
         right.hist(worst[name], bins=20, range=(0, worst.to_numpy().max()), color=colour, label=name, alpha=0.85)
     right.set(title=f"{len(worst)} test parts", xlabel="largest error of a share, points", ylabel="splits")
@@ -444,27 +446,27 @@ def ablation_chart(table, reference, label="MAE with 95% interval, years", refer
     return figure
 
 
-def augmentation_grid(originals, variants, heading=None):
+def augmentation_grid(originals, variants, names=()):
     """Draw a face per row: the original, then its random variants. All are uint8 `(H, W, 3)`.
 
-    `variants`: for each of `originals` a list, all of the same length.
+    `variants`: for each of `originals` a list, all of the same length; `names`: what to write beside each row.
     """
     columns = 1 + len(variants[0])
     side = WIDTH / (columns + 0.6)
     figure, axes = plt.subplots(
         len(originals), columns + 1, squeeze=False, width_ratios=[1, 0.15, *[1] * (columns - 1)],
-        figsize=(WIDTH, side * len(originals) + (0.7 if heading else 0.35)),
+        figsize=(WIDTH, side * len(originals) + 0.35),
     )  # fmt: skip
     for row, original, others in zip(axes, originals, variants):
         for axis, image in zip(np.delete(row, 1), [original, *others]):
             axis.imshow(image)
         for axis in row:
             axis.axis("off")
+    for row, name in zip(axes, names):
+        row[1].text(0.5, 0.5, name, rotation=90, ha="center", va="center", fontsize=10, transform=row[1].transAxes)
     axes[0, 0].set_title("original", fontsize=10, loc="center")
     axes[0, 2].set_title("random variants", fontsize=10)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    if heading:
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=12)
     return figure
 
 
@@ -516,7 +518,8 @@ def size_and_speed(table):
         for row in table.itertuples():
             x, reach = getattr(row, column), [[row.mae - row.mae_low], [row.mae_high - row.mae]]
             axis.errorbar(x, row.mae, reach, color=colours[row.model], alpha=0.35, capsize=3)
-            axis.plot(x, row.mae, markers[row.runtime], color=colours[row.model], markersize=9)
+            hollow = {"markerfacecolor": "none", "markeredgewidth": 2}  # so that equal points can both be seen
+            axis.plot(x, row.mae, markers[row.runtime], color=colours[row.model], markersize=9, **hollow)
         frontier = table.sort_values([column, "mae"])
         frontier = frontier[frontier["mae"] <= frontier["mae"].cummin()].drop_duplicates("mae")
         axis.plot(frontier[column], frontier["mae"], color="0.6", linewidth=1, zorder=0)
@@ -527,7 +530,8 @@ def size_and_speed(table):
     for name, colour in colours.items():
         axes[0].plot([], [], color=colour, linewidth=7, label=name)
     for name, marker in markers.items():
-        axes[0].plot([], [], marker, color="0.4", label=name)
+        axes[0].plot([], [], marker, color="0.4", label=name, markerfacecolor="none", markeredgewidth=2)
+    axes[0].plot([], [], color="0.6", linewidth=1, label="no other is better in both")
     figure.legend(loc="outside upper center", ncols=3, fontsize=10, frameon=False)
     return figure
 
@@ -696,13 +700,15 @@ def where_cleaning_helps(noise_curve, levels, noisy, blur_curve, sharp, blurred)
         left.plot(noise_curve["estimate"], noise_curve[name], marker=marker, color=colour, label=name)
     left.set(title="Denoise", xlabel="estimated noise, grey levels", ylabel="gain in PSNR, dB")
     right.scatter(blur_curve["sharpness"], blur_curve["gain"], s=6, color=BLUE, alpha=0.25, linewidths=0)
-    right.set(title="Deblur", xlabel="sharpness (variance of the Laplacian)", xscale="log", ylim=(-12, 8))
-    clean_bins = {left: 30, right: [10 ** (power / 10) for power in range(0, 36)]}
+    right.plot([], [], "o", color=BLUE, label="blurred pictures")
+    right.set(title="Deblur", xlabel="sharpness (variance of the Laplacian)", xscale="log")
+    right.set_ylim(np.quantile(blur_curve["gain"], 0.005) - 1, None)
+    clean_bins = {left: np.linspace(0, max(noise_curve["estimate"]), 60), right: np.logspace(0, 3.5, 36)}
     for axis, clean, threshold in ((left, levels, noisy), (right, sharp, blurred)):
         axis.axhline(0, color=BLACK, linewidth=1)
         axis.axvline(threshold, color=RED, linestyle="--", linewidth=1.8, label="threshold")
         behind = axis.twinx()
-        behind.hist(clean, clean_bins[axis], color="0.75", zorder=0)
+        behind.hist(clean, clean_bins[axis], color="0.75", linewidth=0, zorder=0)
         behind.set(yticks=[], ylim=(0, 4 * behind.get_ylim()[1]))
         behind.grid(False)
         axis.set_zorder(behind.get_zorder() + 1)

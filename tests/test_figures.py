@@ -62,7 +62,7 @@ DRAW = {
     "results_chart": lambda: figures.results_chart(RESULTS),
     "ablation_chart": lambda: figures.ablation_chart(RESULTS.set_index("model"), 4.0),
     "ablation_chart, differences": lambda: figures.ablation_chart(GAPS, 0.0),
-    "augmentation_grid": lambda: figures.augmentation_grid(FACES[:2], [FACES, FACES], "Variants"),
+    "augmentation_grid": lambda: figures.augmentation_grid(FACES[:2], [FACES, FACES], ["mild", "strong"]),
     "search_heatmap": lambda: figures.search_heatmap(SEARCH, (0.01, 3e-3)),
     "size_and_speed": lambda: figures.size_and_speed(SHIPPED),
     "lines": lambda: figures.lines({"SimpleCNN": CURVE, "ResNet": CURVE[["value"]] + 1}, "zoom", "MAE", 1.0, "as is"),

@@ -5,7 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from skimage.feature import hog
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeCV
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -76,6 +79,30 @@ def test_shapes_and_lines_tell_the_age(faces, pictures):
     small = [cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (128, 128)) for picture in pictures]
     features = np.stack([hog(picture, pixels_per_cell=(16, 16), cells_per_block=(2, 2)) for picture in small])
     assert across_people(features, faces) < 0.85 * mae_of_the_median(faces["age"])
+
+
+def test_the_pictures_of_a_person_show_one_person(faces, pictures):
+    """Face verification on people it has not seen, by the middle of the face: Fisherfaces (Belhumeur et al. 1997).
+
+    A picture must be likelier to resemble one of the same person, years apart, than one of a stranger of the same sex
+    and skin tone.
+    """
+    several = (faces.groupby("person")["path"].transform("size") > 1).to_numpy()
+    table, people = faces[several].reset_index(drop=True), faces["person"][several].unique()
+    middle = [cv2.cvtColor(picture[40:128, 40:120], cv2.COLOR_RGB2GRAY) for picture in pictures[several]]
+    edges = [hog(cv2.resize(face, (64, 64)), pixels_per_cell=(8, 8), cells_per_block=(2, 2)) for face in middle]
+    learn = table["person"].isin(people[::2]).to_numpy()
+    fisher = make_pipeline(
+        PCA(200, random_state=0), LinearDiscriminantAnalysis("eigen", shrinkage=0.1, n_components=60)
+    )
+    new = table[~learn].reset_index(drop=True)
+    met = fisher.fit(np.stack(edges)[learn], table["person"][learn]).transform(np.stack(edges)[~learn])
+    met /= np.linalg.norm(met, axis=1, keepdims=True)
+    one, other = np.triu_indices(len(new), 1)
+    same = new["person"].to_numpy()[one] == new["person"].to_numpy()[other]
+    tone, sex = new["skin_tone"].to_numpy(), new["sex"].to_numpy()
+    like = (sex[one] == sex[other]) & (np.abs(tone[one] - tone[other]) < 0.15)
+    assert roc_auc_score(same[like], (met[one] * met[other]).sum(1)[like]) > 0.8
 
 
 def test_a_small_network_learns_it(tmp_path):
