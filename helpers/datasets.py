@@ -2,6 +2,8 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -152,7 +154,9 @@ class FaceAgeDataset(Dataset):
         return len(self.rows)
 
     def __repr__(self):  # tells two sets apart, so that a training never goes on with other faces
-        digest = hashlib.sha256(self.ages[self.rows].tobytes() + self.rows.tobytes()).hexdigest()[:16]
+        pictures = Path(getattr(self.images, "filename", None) or "").name  # of the cache: it tells the content
+        told = self.ages[self.rows].tobytes() + self.rows.tobytes() + pictures.encode()
+        digest = hashlib.sha256(told).hexdigest()[:16]
         return f"FaceAgeDataset({len(self)} faces, {digest}, augment={self.augment})"
 
     def __getitem__(self, index):
@@ -196,7 +200,14 @@ def make_loader(dataset, batch_size=64, train=False, seed=0, workers=0):
         raise ValueError(f"Batches of {min(batch_size, len(dataset))} have no {size} equal shares: choose a multiple.")
     # Without a batch size of its own the loader asks the dataset for whole batches. Its workers, if any, live for one
     # epoch: they are seeded by the generator at its start, so a resumed training draws what an uninterrupted one draws.
-    return DataLoader(dataset, sampler=batches, batch_size=None, generator=generator, num_workers=workers)
+    apart = partial(_seed_apart, rank_and_size()[0])
+    how = {"generator": generator, "num_workers": workers, "worker_init_fn": apart}
+    return DataLoader(dataset, sampler=batches, batch_size=None, **how)
+
+
+def _seed_apart(rank, worker):
+    # The generator is the same in all processes, since it shuffles; their workers must not augment alike.
+    torch.manual_seed(torch.initial_seed() + 1_000 * rank)
 
 
 def _pixels(images):

@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -92,12 +93,15 @@ def crop(photo, points, margin) -> np.ndarray:
 def best_model() -> Path:
     """Return the ONNX file in `runs/<data name>/deploy` with the smallest error on the validation part.
 
-    Raises `FileNotFoundError` that names the notebook when there is none.
+    What a killed export left is passed over. Raises `FileNotFoundError` that names the notebook when there is none.
     """
-    files = sorted((run_dir() / "deploy").glob("*.onnx"))
-    if not files:
+    errors = {}
+    for file in sorted((run_dir() / "deploy").glob("[!.]*.onnx")):
+        with suppress(ValueError):
+            errors[file] = facts_of(load(file))["mae"]
+    if not errors:
         raise FileNotFoundError(f"No model in {run_dir() / 'deploy'} yet: run {MADE_BY}, or name one with --model.")
-    return min(files, key=lambda file: facts_of(load(file))["mae"])
+    return min(errors, key=errors.get)
 
 
 def predict(photo, model=None) -> pd.DataFrame:
@@ -105,7 +109,8 @@ def predict(photo, model=None) -> pd.DataFrame:
 
     `photo`: a file, or a picture uint8 `(H, W)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA. `model`: from `load`, or an ONNX
     file; the best that notebook 08 exported if omitted. Columns: `left, top, right, bottom, age, low, high, note`; no
-    row when no face is found. The interval holds nine of ten ages of people like those of the validation part.
+    row when no face is found. The interval holds nine of ten ages of people like those of the validation part, all ages
+    together; at the youngest and oldest ages fewer (notebook 07).
     Raises `ValueError` or `FileNotFoundError` with the remedy for what cannot be read.
     """
     model = model if hasattr(model, "run") else load(model or best_model())
@@ -114,6 +119,8 @@ def predict(photo, model=None) -> pd.DataFrame:
     if not len(boxes):
         return pd.DataFrame(columns=COLUMNS)
     facts = facts_of(model)
+    if facts["margin"] is None:
+        raise ValueError(f"The model does not know how faces are cropped: run {MADE_BY} again with the face detector.")
     ages = years_of(model, np.stack([crop(photo, face, facts["margin"]) for face in points])).astype(float)
     table = pd.DataFrame(boxes.round().astype(int), columns=COLUMNS[:4])
     table["age"], table["low"], table["high"] = ages, ages - facts["half_width"], ages + facts["half_width"]
@@ -224,8 +231,8 @@ def main(arguments=None):
                     Image.fromarray(annotate(photo, table)).save(temporary, quality=90)
                 ages = [f"{face.age:.0f} ({face.low:.0f} to {face.high:.0f})" for face in table.itertuples()]
                 say(f"{file}: {', '.join(ages)} years")
-        except (OSError, ValueError) as error:
-            say(str(error))
+        except (OSError, ValueError, MemoryError, cv2.error) as error:
+            say(f"{'' if str(file) in str(error) else f'{file}: '}{error or 'too large for the memory'}")
             table = pd.DataFrame([{"note": str(error)}])
         rows.append(table.assign(photo=str(file)))
     table = pd.concat(rows) if rows else pd.DataFrame()

@@ -578,7 +578,7 @@ def groups_chart(table):
     """
     names, groups = table["model"].unique(), table.drop_duplicates("group")
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.4 + 0.5 * len(groups)), sharey=True)
-    for axis, column, label in zip(axes, ("mae", "bias"), ("MAE, years", "bias, years (+ = too old)")):
+    for axis, column, label in zip(axes, ("mae", "bias"), ("MAE, years", "bias at equal age, years (+ = too old)")):
         for i, name in enumerate(names):
             one = table[table["model"] == name]
             places = np.arange(len(one)) + 0.22 * (i - (len(names) - 1) / 2)
@@ -596,15 +596,20 @@ def groups_chart(table):
 def coverage_chart(table, promised):
     """Draw per age band how many faces the intervals hold, with the `promised` share, and how wide they are.
 
+    A model ("ResNet-18" of the kind "ResNet-18, constant") has a marker, a way to make intervals a colour.
     `table`: a band and kind of interval a row, with `band, kind, n, coverage, low, high, width` (shares; years).
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.8))
     first = table.drop_duplicates("band")
+    models, ways = (list(dict.fromkeys(kind.rpartition(", ")[part] for kind in table["kind"])) for part in (0, 2))
     for i, (kind, one) in enumerate(table.groupby("kind", sort=False)):
+        model, _, way = kind.rpartition(", ")
+        colour, marker = PALETTE[ways.index(way)], "os^D"[models.index(model) % 4]
         places = np.arange(len(one)) + 0.12 * (i - (table["kind"].nunique() - 1) / 2)
-        axes[0].vlines(places, 100 * one["low"], 100 * one["high"], color=PALETTE[i], linewidth=3, alpha=0.5)
-        axes[0].plot(places, 100 * one["coverage"], "osD^vP"[i % 6], color=PALETTE[i], label=kind)
-        axes[1].plot(places, one["width"], color=PALETTE[i], marker="osD^vP"[i % 6], linewidth=1.5)
+        axes[0].vlines(places, 100 * one["low"], 100 * one["high"], color=colour, linewidth=3, alpha=0.5)
+        axes[0].plot(places, 100 * one["coverage"], marker, color=colour, label=kind)
+        line = ["-", "--", ":", "-."][models.index(model) % 4]
+        axes[1].plot(places, one["width"], line, color=colour, marker=marker, linewidth=1.5)
     axes[0].axhline(100 * promised, color=BLACK, linestyle="--", linewidth=1, label="promised")
     axes[0].set(title="Do they hold?", ylabel="intervals with the true age, %", ylim=(None, 101))
     axes[1].set(title="What they cost", ylabel="mean width, years", ylim=(0, 1.1 * table["width"].max()))
@@ -631,7 +636,7 @@ def factor_shifts(tables):
         axis.plot(table["shift"], places, "osD^"[i % 4], color=colour, markersize=6, label=name)
     for edge in np.flatnonzero(first["factor"].ne(first["factor"].shift())):
         axis.axhline(edge - 0.5, color="0.75", linewidth=1)
-    labels = first["factor"].str.replace("_", " ") + ", " + first["level"].astype(str)
+    labels = first["factor"].map(_factor) + ", " + first["level"].astype(str)
     axis.set_yticks(range(len(first)), labels, fontsize=10)
     axis.axvline(0, color=BLACK, linewidth=1)
     axis.set(ylim=(len(first) - 0.5, -0.5), xlabel="shift of the estimate, years (+ = looks older)")
@@ -646,9 +651,9 @@ def factor_sizes(table):
     `table`: the factors as index, a network a column.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.5 * len(table)))
-    table.rename(index=lambda name: name.replace("_", " ")).plot.barh(ax=axis, color=PALETTE, width=0.75, legend=False)
+    table.rename(index=_factor).plot.barh(ax=axis, color=PALETTE, width=0.75, legend=False)
     axis.invert_yaxis()
-    axis.set(xlabel="mean absolute shift of the estimate, years", ylabel="")
+    axis.set(xlabel="mean absolute shift, years of age that it imitates", ylabel="")
     axis.grid(axis="y", visible=False)
     figure.legend(loc="outside upper center", ncols=4, fontsize=10, frameon=False)
     return figure
@@ -673,6 +678,10 @@ def heat_maps(rows, titles):
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=10, loc="center")
     return figure
+
+
+def _factor(name):
+    return {"quality": "JPEG quality"}.get(name, name.replace("_", " "))
 
 
 def _intervals(names, values, colours, form, label):

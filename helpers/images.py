@@ -10,7 +10,7 @@ import cv2
 import imagehash
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -24,6 +24,16 @@ VERSION = 2  # of `prepare`: raise it with every change, so that no stale pictur
 SMALLEST = 32  # pixels; a smaller picture holds no face that could be read
 NOISY = 4.0  # grey levels, of `noise_level`: above it notebook 04 shows that denoising helps
 BLURRED = 20.0  # of `sharpness`: below it notebook 04 shows that deblurring helps
+UPRIGHT = {  # what undoes each EXIF orientation, as views of an array (H, W, 3)
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 
 
@@ -39,19 +49,33 @@ def read_image(path) -> np.ndarray:
         raise ValueError(f"{path} is not a picture file ({path.suffix or 'no suffix'}): save it as JPEG or PNG.")
     try:
         with Image.open(path) as file:
-            ImageOps.exif_transpose(file, in_place=True)  # a copy of a 100-megapixel photo would be 300 MB more
+            file.load()  # a TIFF is turned by that
+            turned = _turned(file)
             image = np.asarray(to_rgb(file))
+        image = np.ascontiguousarray(UPRIGHT[turned](image))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
     except UnidentifiedImageError:
         raise ValueError(f"{path} holds no picture that can be recognised: replace or remove it.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow has many for the many ways to be damaged, struct.error among them
         why = getattr(error, "strerror", None) or error  # without the path, which stands in front
         raise ValueError(f"{path} cannot be decoded ({why}): replace or remove it.") from error
     if min(image.shape[:2]) < SMALLEST:
         size = f"{image.shape[1]}×{image.shape[0]}"
         raise ValueError(f"{path} has {size} pixels, too few ({SMALLEST}×{SMALLEST}): replace or remove it.")
     return image
+
+
+def _turned(file) -> int:
+    """Return the EXIF orientation of the Pillow image `file`; 1, upright, when it has none that can be read.
+
+    ImageOps.exif_transpose would write the other EXIF fields anew, and fails on those that some cameras get wrong.
+    """
+    try:
+        turned = file.getexif().get(0x0112, 1)
+    except Exception:  # nothing but the picture is needed
+        return 1
+    return turned if turned in UPRIGHT else 1
 
 
 def to_rgb(image):

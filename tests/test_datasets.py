@@ -307,6 +307,17 @@ def test_the_loader_keeps_the_order_of_a_test_part_and_shuffles_training():
     assert [len(b) for b in seen(make_loader(data, 64, train=True))] == [10]  # fewer than a batch is a batch
 
 
+def test_workers_of_several_processes_augment_each_in_their_own_way(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    data, met = FaceAgeDataset(images, np.full(8, 30), augment=datasets.mild_augmentation()), {}
+    for rank in (0, 1):
+        monkeypatch.setattr(datasets, "rank_and_size", lambda rank=rank: (rank, 1))
+        met[rank] = next(iter(make_loader(data, 8, train=True, workers=1)))[0]
+    assert not torch.equal(met[0], met[1])
+    monkeypatch.setattr(datasets, "rank_and_size", lambda: (0, 1))
+    assert torch.equal(met[0], next(iter(make_loader(data, 8, train=True, workers=1)))[0])
+
+
 def test_workers_give_the_same_batches():
     data = FaceAgeDataset(*toy(6))
     assert seen(make_loader(data, 2, train=True, workers=1)) == seen(make_loader(data, 2, train=True))

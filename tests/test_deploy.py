@@ -351,6 +351,15 @@ def test_without_a_model_the_command_ends_with_one_sentence(kind, album, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_without_a_margin_says_what_is_missing(album, model_file, tmp_path):
+    file = tmp_path / "model.onnx"
+    file.write_bytes(model_file.read_bytes())
+    export.write_facts(file, margin=None, half_width=1.0, mae=4.0)  # notebook 08 had no detector
+    with pytest.raises(ValueError) as error:
+        deploy.predict(album / "group.jpg", file)
+    one_sentence(error.value, "notebook 08_deployment", "detector")
+
+
 def test_an_output_folder_that_cannot_be_made_is_told(album, model_file):
     with pytest.raises(SystemExit) as stopped:
         deploy.main([str(album), "--out", str(album / "notes.txt"), "--model", str(model_file)])
@@ -364,4 +373,6 @@ def test_the_model_with_the_smallest_error_is_used(model_file, tmp_path, monkeyp
         file = tmp_path / "deploy" / f"{name}.onnx"
         file.write_bytes(model_file.read_bytes())
         export.write_facts(file, margin=[], half_width=1.0, mae=mae)
+    (tmp_path / "deploy" / ".d.0.onnx").write_bytes(b"half of a file")  # as a killed export leaves them
+    (tmp_path / "deploy" / "e.onnx").write_bytes(b"no model")
     assert deploy.best_model() == tmp_path / "deploy" / "b.onnx"

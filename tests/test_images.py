@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -142,6 +143,26 @@ def test_exif_rotated_pictures_come_upright(tmp_path, orientation):
     close(read(save(tmp_path / "a.png", 3, exif=exif)), UPRIGHT[orientation](IMAGE), 0)
     jpeg = read(save(tmp_path / "a.jpg", 3, exif=exif, quality=95))  # cameras write JPEG
     assert np.abs(jpeg - UPRIGHT[orientation](IMAGE)).mean() < 4
+
+
+def exif_block(*fields):
+    """Return an EXIF block with `fields`, each `(tag, type, count, value of 4 bytes)`, right or wrong."""
+    entries = b"".join(struct.pack("<HHI", *field[:3]) + field[3] for field in sorted(fields))
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("tag", [0x0128, 0x0100, 0x0111])  # unit of resolution, width, offsets
+def test_a_photo_whose_other_exif_fields_are_wrong_is_read_and_turned(tmp_path, tag):
+    exif = exif_block((0x0112, 3, 1, b"\6\0\0\0"), (tag, 2, 4, b"two\0"))  # a text where the standard has a number
+    jpeg = read(save(tmp_path / "a.jpg", 3, exif=exif, quality=95))
+    assert np.abs(jpeg - UPRIGHT[6](IMAGE)).mean() < 4
+
+
+@pytest.mark.parametrize("kind, value", [(3, b"\0\0\0\0"), (3, b"\x09\0\0\0"), (2, b"up!\0")])
+def test_an_orientation_that_does_not_exist_is_upright(tmp_path, kind, value):
+    exif = exif_block((0x0112, kind, 4 if kind == 2 else 1, value))
+    jpeg = read(save(tmp_path / "a.jpg", 3, exif=exif, quality=95))
+    assert np.abs(jpeg - IMAGE.astype(int)).mean() < 4
 
 
 # What is refused

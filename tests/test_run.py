@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -84,6 +85,24 @@ def test_unusable_photos_get_one_sentence(tmp_path, content):
 
 def test_the_real_photos_are_usable(real_photos):
     assert labels.find_layout(real_photos) == "folders"
+
+
+def test_the_series_runs_on_a_few_other_photos(tmp_path, monkeypatch):
+    """All notebooks, on sixty pictures in a folder an age, of which nothing but the age is known."""
+    for file in sorted(paths.DEMO.rglob("*.jpg"))[::66]:
+        copy = tmp_path / "some photos" / file.parent.name / file.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    monkeypatch.setenv("AGE_DATA", str(tmp_path / "some photos"))
+    out = paths.run_dir()
+    try:
+        run.run_all(run.NOTEBOOKS, out)
+        assert {"results.csv", "MODEL_CARD.md", "audit.csv", "labels.csv"} <= {file.name for file in out.iterdir()}
+        results = pd.read_csv(out / "results.csv")
+        assert {"median", "SimpleCNN", "ResNet-18, from scratch"} <= set(results["model"])
+        assert results["mae"].between(0, 30).all()
+    finally:
+        shutil.rmtree(out)
 
 
 def test_the_table_of_results(tmp_path, capsys):
