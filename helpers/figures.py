@@ -473,17 +473,21 @@ def augmentation_grid(originals, variants, names=()):
 def search_heatmap(table, chosen):
     """Draw the validation MAE in years of a search: learning rates as columns, decays as rows.
 
-    The cell `chosen`, `(weight decay, learning rate)`, is framed.
+    The cell `chosen`, `(weight decay, learning rate)`, is framed, if any. The colours span a year at least, so that
+    what cannot be told apart looks alike.
     """
     figure, axis = plt.subplots(figsize=(1.6 + 1.15 * table.shape[1], 1.5 + 0.6 * table.shape[0]))
     sns.heatmap(
         table, annot=True, fmt=".2f", cmap="cividis", linewidths=1, ax=axis, annot_kws={"size": 11},
         xticklabels=[f"{value:g}" for value in table.columns], yticklabels=[f"{value:g}" for value in table.index],
-        cbar_kws={"label": "valid MAE, years"},
+        cbar_kws={"label": "valid MAE, years"}, vmin=table.min().min(),
+        vmax=max(table.max().max(), table.min().min() + 1),
     )  # fmt: skip
-    cell = table.columns.get_loc(chosen[1]), table.index.get_loc(chosen[0])
-    axis.add_patch(patches.Rectangle(cell, 1, 1, fill=False, edgecolor=RED, linewidth=4, clip_on=False))
-    axis.set(title="Framed: the chosen one", xlabel="learning rate", ylabel="weight decay")
+    axis.set(title="Nothing learnt to choose by", xlabel="learning rate", ylabel="weight decay")
+    if chosen:
+        cell = table.columns.get_loc(chosen[1]), table.index.get_loc(chosen[0])
+        axis.add_patch(patches.Rectangle(cell, 1, 1, fill=False, edgecolor=RED, linewidth=4, clip_on=False))
+        axis.set_title("Framed: the chosen one")
     axis.tick_params(axis="y", rotation=0)
     return figure
 

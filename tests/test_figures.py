@@ -130,6 +130,7 @@ def test_best_epoch_and_chosen_cell_are_marked():
     assert "best: 4.00, epoch 2" in [text.get_text() for text in legend.get_texts()]
     frame = figures.search_heatmap(SEARCH, (0.01, 3e-3)).axes[0].patches[-1]
     assert frame.get_xy() == (1, 0)
+    assert not figures.search_heatmap(SEARCH, None).axes[0].patches
 
 
 def test_short_keeps_both_ends_of_a_long_name():
