@@ -727,5 +727,5 @@ def where_cleaning_helps(noise_curve, levels, noisy, blur_curve, sharp, blurred)
         axis.set_zorder(behind.get_zorder() + 1)
         axis.patch.set_visible(False)
         axis.plot([], [], color="0.75", linewidth=6, label="clean pictures")
-        axis.legend(fontsize=9, frameon=False, loc="lower left" if axis is right else "lower right")
+        axis.legend(fontsize=9, frameon=False, loc="upper right" if axis is right else "lower right")
     return figure
