@@ -232,8 +232,10 @@ def main(arguments=None):
                 ages = [f"{face.age:.0f} ({face.low:.0f} to {face.high:.0f})" for face in table.itertuples()]
                 say(f"{file}: {', '.join(ages)} years")
         except (OSError, ValueError, MemoryError, cv2.error) as error:
-            say(f"{'' if str(file) in str(error) else f'{file}: '}{error or 'too large for the memory'}")
-            table = pd.DataFrame([{"note": str(error)}])
+            told = str(error) or "too large for the memory"  # a MemoryError says nothing
+            told = told if str(file) in told else f"{file}: {told}"
+            say(told)
+            table = pd.DataFrame([{"note": told}])
         rows.append(table.assign(photo=str(file)))
     table = pd.concat(rows) if rows else pd.DataFrame()
     table = table.reindex(columns=["photo", *COLUMNS]).astype({name: "Int64" for name in COLUMNS[:4]})

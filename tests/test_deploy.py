@@ -328,6 +328,24 @@ def test_a_photo_beside_its_result_is_not_overwritten(album, model_file):
     assert len(pd.read_csv(album / "ages.csv")) == 4  # named twice, done once
 
 
+def test_a_photo_that_is_too_large_for_the_memory_is_named_and_the_rest_goes_on(
+    album, model_file, tmp_path, monkeypatch, capsys
+):
+    def full(photo, model):
+        if not full.met:
+            full.met = True
+            raise MemoryError
+        return whole(photo, model)
+
+    whole, full.met = deploy.predict, False
+    monkeypatch.setattr(deploy, "predict", full)
+    first, second = album / "wall.jpg", album / "group.jpg"
+    deploy.main([str(first), str(second), "--out", str(tmp_path / "out"), "--model", str(model_file)])
+    table = pd.read_csv(tmp_path / "out" / "ages.csv")
+    assert table["note"][0] == f"{first}: too large for the memory" and f"{first}: too large" in capsys.readouterr().out
+    assert table["age"].notna().any()
+
+
 def test_the_command_in_a_process_of_its_own(album, model_file, tmp_path):
     command = [sys.executable, "-m", "helpers.deploy", album / "wall.jpg", album / "gone.jpg"]
     command += ["--out", tmp_path / "out", "--model", model_file]

@@ -314,10 +314,8 @@ def test_banded_intervals_by_hand():
     wrong = np.r_[-9, -3, np.zeros(15), 3, 9]
     true, told = np.repeat([22.0, 47.0], 19), np.r_[25 + wrong, 44 + wrong]
     low, high = banded_intervals(true, told, [28, 41], level=0.8)
-    assert low.tolist() == [22, 25] and high.tolist() == [
-        44,
-        47,
-    ]  # between 25 and 44 no face tells, so nothing is ruled out
+    # Between 25 and 44 no face tells, so nothing is ruled out.
+    assert low.tolist() == [22, 25] and high.tolist() == [44, 47]
     middle = np.repeat(np.arange(25, 45), 19)  # always told right
     low, high = banded_intervals(np.r_[true, middle], np.r_[told, middle], [28, 41, 60], level=0.8)
     assert low.tolist() == [22, 41, 20] and high.tolist() == [28, 47, 50]  # the last is like no face: it may be any age

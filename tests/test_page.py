@@ -123,6 +123,23 @@ def test_the_browser_gives_the_answers_of_python(opened, model_file, tmp_path):
     assert all(url.startswith(("file:", "blob:")) for url in asked)
 
 
+def test_an_eye_that_is_dragged_changes_the_answer_and_is_let_go(opened, tmp_path):
+    tab, _ = opened
+    Image.fromarray(faces()[0]).save(tmp_path / "face.png")
+    before, box = answer(tab, tmp_path / "face.png"), tab.locator("canvas").bounding_box()
+    x, y = (box[side] + share * box[length] for side, share, length in zip("xy", MARGIN[0], ("width", "height")))
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x - 0.15 * box["width"], y, steps=4)
+    tab.mouse.up()
+    tab.wait_for_timeout(1000)
+    after = float(tab.locator("#answer").get_attribute("data-years"))
+    assert after != before
+    tab.mouse.move(x, y + 0.2 * box["height"], steps=4)  # the button is up, so nothing is held any more
+    tab.wait_for_timeout(500)
+    assert float(tab.locator("#answer").get_attribute("data-years")) == after
+
+
 def test_a_file_that_is_no_picture_is_told(opened, tmp_path):
     (tmp_path / "notes.jpg").write_text("no picture")
     opened[0].set_input_files("#file", tmp_path / "notes.jpg")

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 
 import nbformat
 import pandas as pd
@@ -89,11 +90,12 @@ def test_the_real_photos_are_usable(real_photos):
 
 def test_the_series_runs_on_a_few_other_photos(tmp_path, monkeypatch):
     """All notebooks, on forty pictures in a folder an age, of which nothing but the age is known."""
+    photos = tmp_path / f"some photos {uuid.uuid4().hex}"  # a name under which nobody has results that could be lost
     for file in sorted(paths.DEMO.rglob("*.jpg"))[::99]:
-        copy = tmp_path / "some photos" / file.parent.name / file.name
+        copy = photos / file.parent.name / file.name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    monkeypatch.setenv("AGE_DATA", str(tmp_path / "some photos"))
+    monkeypatch.setenv("AGE_DATA", str(photos))
     out = paths.run_dir()
     try:
         run.run_all(run.NOTEBOOKS, out)
