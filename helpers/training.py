@@ -41,7 +41,7 @@ from .paths import atomic, need, run_dir
 RECIPES = {
     "simple_cnn": (lambda: SimpleCNN(dropout=0.2), mild_augmentation(), 32, 1e-3, 0.1),
     "resnet18": (lambda: resnet(len(AGES), pretrained=False, stem="small")[0], mild_augmentation(), 64, 1.5e-3, 0.05),
-    "lite0": (lambda: lite0(len(AGES), frozen=5)[0], mild_augmentation(), 64, 5e-4, 0.05),
+    "lite0": (lambda: lite0(len(AGES))[0], mild_augmentation(), 64, 1e-3, 0.05),
 }
 NOTEBOOKS = {
     "simple_cnn": ("05_simple_cnn", "simple_cnn"),
