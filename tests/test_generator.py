@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.generator import ageing, light, make, mesh, plan, raster, regions, strands
+import data.generator.render as rendering
+from data.generator import ageing, face, light, make, mesh, plan, raster, regions, skin, strands
 from data.generator.person import RATES, make_person, stream
 from data.generator.render import SIDE, render
 from data.generator.scene import Factors, make_background
@@ -258,6 +259,68 @@ def test_another_light_leaves_the_background_alone(portrait):
     assert np.abs(face[0] - face[1]).mean() > 4
     left, right = other[70:110, 50:70].mean(), other[70:110, 90:110].mean()
     assert left > 1.15 * right  # the lamp is at the picture's left
+
+
+def test_another_skin_leaves_eyes_hair_clothes_and_background_alone(portrait):
+    person, factors, picture = portrait
+    levels = [render(person, 35, dataclasses.replace(factors, skin_tone=tone)).astype(int) for tone in (0.0, 1.0)]
+    change = np.abs(levels[1] - levels[0]).mean(2)
+    assert change[95:110, 60:100].mean() > 40  # cheeks and nose
+    assert change[:12].mean() < 2 and change[:, :4].mean() < 2 and change[156:].mean() < 2
+    assert levels[0][95:110, 60:100].mean() > picture[95:110, 60:100].mean() > levels[1][95:110, 60:100].mean()
+
+
+def test_a_picture_in_the_own_skin_is_exposed_for_it():
+    for seed in range(20):
+        person = make_person(seed)
+        tone, colour = round(person.skin_tone, 3), skin.tone_colour(person.skin_tone)
+        shown = skin.exposure_of(person) * colour.mean()
+        assert skin.exposure_of(person) == skin.exposure(tone) and 0.05 < shown < 0.5
+    brighter = [skin.exposure(tone) for tone in np.linspace(0, 1, 9)]
+    darker = [skin.exposure(tone) * skin.tone_colour(tone).mean() for tone in np.linspace(0, 1, 9)]
+    assert (np.diff(brighter) > 0).all() and (np.diff(darker) < 0).all()
+
+
+def teeth_through_skin(out):
+    """How many samples have a tooth in front of the outer skin."""
+    quads, inside = mesh.template().skin.quads, mesh.template().masks["inside-mouth"][:, None]
+    things, nearest = {thing.name: thing for thing in out.things}, np.full((2, out.side**2), np.inf)
+    outer = things["skin"].only(raster.at_quads(things["skin"], quads, inside)[:, 0] < 0.3)
+    for depths, thing in zip(nearest, (outer, things["teeth"])):
+        np.minimum.at(depths, thing.cell, thing.depth)
+    return int(((nearest[1] < nearest[0]) & np.isfinite(nearest[0])).sum()), len(things["teeth"].cell)
+
+
+@pytest.mark.parametrize("name, laughs", [("0207_0", False), ("0558_0", True)])
+def test_teeth_show_in_an_open_mouth_only(name, laughs, demo, monkeypatch):
+    """Of these people the ends of the lower teeth came through the chin, as two pale patches."""
+    row = demo[demo["path"].str.endswith(f"{name}.jpg")].iloc[0].to_dict()
+    counted, hide = [], rendering._hide_teeth
+
+    def watched(out):
+        counted.append(teeth_through_skin(out))
+        hide(out)
+        counted.append(teeth_through_skin(out))
+
+    monkeypatch.setattr(rendering, "_hide_teeth", watched)
+    render(make_person(row["seed"]), row["age"], plan.factors_of(row))
+    (came_through, _), (come_through, left) = counted
+    assert came_through > 50 and come_through == 0 and (left > 200) == laughs
+
+
+def test_the_lids_follow_the_eyes(portrait):
+    person, _, _ = portrait
+    shapes = [face.shape_face(person, ageing.signs(person, 30), "neutral", pitch) for pitch in (-12, 0, 12)]
+    lashes = [mesh.template().others["lashes"].coarse @ shape for shape in shapes]
+    down, ahead, up = (lash[:, 1].mean() for lash in lashes)  # a head turned down looks up at the camera
+    assert down > ahead + 0.002 and up < ahead - 0.002
+
+
+def test_eyes_and_highlights_do_not_glare_beside_dark_skin():
+    dimmed = [skin.dimmed(tone) for tone in np.linspace(0, 1, 9)]
+    assert dimmed[:3] == [1, 1, 1] and (np.diff(dimmed[2:]) < 0).all() and dimmed[-1] > 0.5
+    bright = [skin.exposure(tone) * skin.dimmed(tone) for tone in np.linspace(0.25, 1, 9)]
+    assert (np.diff(bright) > 0).all()  # less, but not so far that they get darker than beside lighter skin
 
 
 def test_glasses_change_nothing_below_the_nose(portrait):

@@ -20,11 +20,15 @@ FEMALE = {  # on top of the macro target, which leaves women with the jaw of a f
     "cheek/{s}-cheek-volume": -0.25, "eyes/{s}-eye-scale": 0.25, "nose/nose-scale-horiz": -0.35,
     "mouth/mouth-lowerlip-volume": 0.22, "mouth/mouth-upperlip-volume": 0.22, "neck/neck-scale-horiz": -0.40,
 }  # fmt: skip
+LOOK_MOST = 25.0  # degrees up or down that the file's eyes look at their most
 NECK = np.array([0, 6.3, 0.1], np.float32)  # where the head turns
 
 
-def shape_face(person: Person, s: Signs, expression) -> np.ndarray:
-    """Return the vertices `(5835, 3)` of `person` with the signs of age `s` and an `expression`, looking ahead."""
+def shape_face(person: Person, s: Signs, expression, pitch=0.0) -> np.ndarray:
+    """Return the vertices `(5835, 3)` of `person` with the signs of age `s` and an `expression`, looking ahead.
+
+    The lids follow the eyes, which look at the camera when the head is turned up by `pitch` degrees, down if negative.
+    """
     vertices = mesh.template().vertices.copy()
     build = person.weight + 0.08 * max(s.sag, 0)
     mesh.add_macro(vertices, person.maleness, ageing.build_years(s), person.ancestry, build, person.muscle)
@@ -41,6 +45,8 @@ def shape_face(person: Person, s: Signs, expression) -> np.ndarray:
         for side in ("Left", "Right") if mesh.has_target(f"faceunits/{unit}Left") else ("",):
             uneven = 1 + 0.05 * person.asymmetry[2] * (side == "Left")
             mesh.add(vertices, f"faceunits/{unit}{side}", weight * person.liveliness * uneven)
+    for side in ("Left", "Right"):
+        mesh.add(vertices, f"faceunits/eyeLook{'Down' if pitch > 0 else 'Up'}{side}", abs(pitch) / LOOK_MOST)
     _make_uneven(vertices, person.asymmetry)
     # The builds differ in height: with the eyes where the template's are, hair, neck and light need not know it.
     return vertices + (_between_eyes(mesh.template().vertices) - _between_eyes(vertices))

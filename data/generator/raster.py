@@ -50,6 +50,11 @@ class Samples:
     s: np.ndarray  # (N,) across a quad, or how wide of a strand's middle
     t: np.ndarray  # (N,) along a quad, or along a strand
 
+    def only(self, which):
+        """Return those points that `which` (rows or a mask) picks."""
+        arrays = (self.cell, self.depth, self.row, self.s, self.t)
+        return Samples(self.name, *(array[which] for array in arrays))
+
 
 @dataclass
 class Raster:
@@ -97,7 +102,7 @@ class Raster:
         won, start = [], 0
         for t in self.things:
             rows = winner[np.searchsorted(winner, start) : np.searchsorted(winner, start + len(t.cell))] - start
-            won.append(Samples(t.name, t.cell[rows], t.depth[rows], t.row[rows], t.s[rows], t.t[rows]))
+            won.append(t.only(rows))
             start += len(t.cell)
         return won, nearest.reshape(self.side, self.side)
 

@@ -14,7 +14,7 @@ from .subdivision import normals, unit
 SIDE = 160  # pixels
 FINE = 3  # samples a pixel, in both directions
 BODY_LIFT = 0.035  # decimetres that clothes stand off the skin
-TEETH = np.array([0.78, 0.68, 0.53])  # linear RGB
+TEETH = np.array([1.05, 0.93, 0.75])  # linear RGB; wet, so they are brighter than they are white
 CAMERA_AXIS = np.array([0, 0, 1], np.float32)
 
 
@@ -64,7 +64,7 @@ class Body:
 def _samples(person, age, f: Factors):
     """Return the light of each sample without the background, `(side², 3)`, and which samples are covered."""
     s, turn = signs(person, age), (f.yaw, f.pitch, f.roll)
-    shape = face.shape_face(person, s, f.expression)
+    shape = face.shape_face(person, s, f.expression, f.pitch)
     posed = face.turn(shape, shape[:, 1], *turn)
     kind, *cloth = scene.make_clothes(f.clothes)
     body = _make_body(posed, kind)
@@ -88,6 +88,7 @@ def _samples(person, age, f: Factors):
         out.add_quads(solid.name, camera.project(solid.points), solid.quads, solid.both_sides)
     for k, lock in enumerate(locks):
         raster.add_strands(out, str(k), camera.project(lock.points), lock.width * camera.focal / scene.DISTANCE)
+    _hide_teeth(out)
     things, depth = out.resolve()
 
     image = np.zeros((camera.side**2, 3), np.float32)
@@ -101,14 +102,13 @@ def _samples(person, age, f: Factors):
             image[thing.cell] = _shade_skin(values, paint, lamp, up, cloth, hair.scalp_colour(person, s, f))
         elif thing.name in solids:
             solid = solids[thing.name]
-            image[thing.cell] = raster.at_quads(thing, solid.quads, solid.colour.astype(np.float32))
+            colour = skin.dimmed(person.skin_tone) * solid.colour
+            image[thing.cell] = raster.at_quads(thing, solid.quads, colour.astype(np.float32))
         else:
             image[thing.cell] = raster.at_strands(thing, shone[thing.name])
     if frame:
         frame.add_lenses(image, depth, camera, lamp)
-    # As a camera does, dark skin is exposed longer, though not so long that it looks light.
-    brightness = paint.base @ [0.3, 0.6, 0.1]
-    return image * (0.66 * (brightness / 0.4) ** (0.64 - 1)), np.isfinite(depth).astype(np.float32)
+    return image * skin.exposure_of(person), np.isfinite(depth).astype(np.float32)
 
 
 def _make_body(posed, kind) -> Body:
@@ -160,6 +160,17 @@ def _teeth(posed, lamp) -> Solid:
     points = points + np.array([0, -0.035, 0.015], np.float32)
     room = lamp.from_room(points + [0, 0, 0.25], np.tile(CAMERA_AXIS, (len(points), 1)))
     return Solid("teeth", points, part.quads, TEETH * (0.8 * room + 0.25 * facing * lamp.key_colour))
+
+
+def _hide_teeth(out):
+    """Leave the teeth only where the mouth is open: in a small jaw their ends would come through the chin."""
+    things, part = {thing.name: thing for thing in out.things}, mesh.template().skin
+    if "teeth" in things:
+        skin_there, teeth = things["skin"], things["teeth"]
+        inside = raster.at_quads(skin_there, part.quads, mesh.template().masks["inside-mouth"][:, None])[:, 0]
+        shut = np.zeros(out.side**2, bool)
+        shut[skin_there.cell[inside < 0.3]] = True
+        out.things[out.things.index(teeth)] = teeth.only(~shut[teeth.cell])
 
 
 def _skin_values(body, lamp, scalp) -> np.ndarray:

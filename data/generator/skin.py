@@ -25,7 +25,6 @@ class Skin:
     relief: np.ndarray  # (H, W, 3): slope along u, slope along v, how deep in a line (0 to 1)
     lips: np.ndarray  # (3,)
     lips_gloss: float
-    base: np.ndarray  # (3,), the colour of the skin without anything on it
 
 
 def linear(srgb) -> np.ndarray:
@@ -39,6 +38,21 @@ def tone_colour(tone) -> np.ndarray:
     logs, place = np.log(0.80 * linear(TONES)), np.clip(tone, 0, 1) * (len(TONES) - 1)
     low = min(int(place), len(TONES) - 2)
     return np.exp(logs[low] + (place - low) * (logs[low + 1] - logs[low]))
+
+
+def exposure(tone) -> float:
+    """Return how bright a camera makes a picture of skin of `tone`: dark skin is exposed longer, yet looks dark."""
+    return 0.66 * (tone_colour(tone) @ [0.3, 0.6, 0.1] / 0.4) ** (0.64 - 1)
+
+
+def exposure_of(person: Person) -> float:
+    """Return the exposure of every picture of `person`, also of those that show them in another skin."""
+    return exposure(round(person.skin_tone, 3))  # as in the tables
+
+
+def dimmed(tone) -> float:
+    """Return how far eyes, teeth and highlights are dimmed beside skin of `tone`: exposed like it, they glare."""
+    return min(1.0, exposure(0.25) / exposure(tone)) ** 0.6
 
 
 @cache
@@ -164,10 +178,13 @@ def make_skin(person: Person, s: Signs, factors, smile) -> Skin:
 
     `smile`: 0 to 1, deepens the lines that a smile makes at any age.
     """
-    masks, base, make_up = _masks(), tone_colour(factors.skin_tone), factors.make_up
+    masks, tone, make_up = _masks(), factors.skin_tone, factors.make_up
+    # Another skin is as bright as a camera would show it, but eyes, hair, clothes and background stay as they are.
+    seen = exposure(tone) / exposure_of(person)
+    base, shine = tone_colour(tone) * seen, dimmed(tone) * seen
     height, depth = _draw_lines(person, s, smile, masks["front"].shape)
     melanin, blood, shade, relief = _pigments(person, s, factors, stream(person.seed, "skin"), depth)
-    fair = 1 - 0.6 * factors.skin_tone
+    fair = 1 - 0.6 * tone
     absorbed = sum(a[..., None] * c for a, c in zip((fair * melanin, fair * blood, shade), (MELANIN, BLOOD, SHADE)))
     colour = base.astype(np.float32) * np.exp(-absorbed)
     _paint_brows(colour, person, s, factors.hair_colour)
@@ -183,10 +200,10 @@ def make_skin(person: Person, s: Signs, factors, smile) -> Skin:
     slope_u, slope_v = np.gradient(height, axis=1) * mesh.TEXELS, -np.gradient(height, axis=0) * mesh.TEXELS
     pale = 0.35 * person.sex + 0.25 * max(s.shape, 0)
     lips = base * (np.array([0.80, 0.52, 0.53]) * (1 - pale) + np.array([0.88, 0.72, 0.70]) * pale)
-    lips = lips + 0.75 * make_up * (LIPSTICKS[factors.lipstick] * (1 - 0.45 * factors.skin_tone) - lips)
+    lips = lips + 0.75 * make_up * (LIPSTICKS[factors.lipstick] * (1 - 0.45 * tone) * shine - lips)
     return Skin(
-        np.dstack([colour, np.clip(gloss, 0.1, 1.5)]).astype(np.float32),
-        np.dstack([slope_u, slope_v, depth]).astype(np.float32), lips, 1.0 + 1.2 * make_up, base,
+        np.dstack([colour, shine * np.clip(gloss, 0.1, 1.5)]).astype(np.float32),
+        np.dstack([slope_u, slope_v, depth]).astype(np.float32), lips, shine * (1.0 + 1.2 * make_up),
     )  # fmt: skip
 
 
