@@ -138,10 +138,10 @@ def load_faces():
 class FaceAgeDataset(Dataset):
     """Faces and their ages (the field's `CustomDataset`), one by one or a batch at once.
 
-    `images`: uint8 RGB `(N, 128, 128, 3)`, in memory or mapped. `ages`: years `(N,)`. `rows`: which of them belong to
-    this part (all when omitted). `augment`: a transform on a uint8 tensor `(3, H, W)`, or None.
-    `dataset[i]` is `(float32 (3, 128, 128), normalised; float32 age in years)`; with a list of numbers in place of `i`
-    it is a batch, `(B, 3, 128, 128)` and `(B,)`. Raises `ValueError` when the lengths differ.
+    `images`: uint8 RGB `(N, 128, 128, 3)`, in memory or mapped. `ages`: years `(N,)`, or `(N, L)` with further labels.
+    `rows`: which of them belong to this part (all when omitted). `augment`: a transform on a uint8 tensor
+    `(3, H, W)`, or None. `dataset[i]` is `(float32 (3, 128, 128), normalised; float32 age in years)`; with a list of
+    numbers in place of `i` it is a batch, `(B, 3, 128, 128)` and `(B,)`. Raises `ValueError` when the lengths differ.
     """
 
     def __init__(self, images, ages, rows=None, augment=None):
@@ -158,6 +158,11 @@ class FaceAgeDataset(Dataset):
         told = self.ages[self.rows].tobytes() + self.rows.tobytes() + pictures.encode()
         digest = hashlib.sha256(told).hexdigest()[:16]
         return f"FaceAgeDataset({len(self)} faces, {digest}, augment={self.augment})"
+
+    def sample(self, count=128):
+        """Return `count` of its pictures at equal distances, `(count, 3, 128, 128)`, normalised but not augmented."""
+        rows = self.rows[np.linspace(0, len(self) - 1, count).astype(int)]
+        return to_input(_tensor(np.take(self.images, rows, axis=0)))
 
     def __getitem__(self, index):
         rows = self.rows[index]

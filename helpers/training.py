@@ -78,7 +78,10 @@ def age_loss(output, ages, spread=2.0):
 
     One output: the mean absolute error. A distribution: cross-entropy to a normal distribution of `spread` years
     around the age, plus the absolute error of its expectation (Gao et al. 2018, DLDL-v2).
+    `ages` `(B, 1 + outputs)`, as `with_teacher` makes them: the `distil_loss` against the teacher is added.
     """
+    if ages.ndim == 2:
+        return age_loss(output, ages[:, 0], spread) + distil_loss(output, ages[:, 1:])
     error = F.l1_loss(to_years(output), ages)
     if output.shape[1] == 1:
         return error
@@ -102,10 +105,11 @@ def distil_loss(output, told):
 
 
 @torch.no_grad()
-def predict(model, loader, flip=True):
+def predict(model, loader, flip=True, read=to_years):
     """Return the ages in years `(N,)` that `model` gives to the pictures of `loader`, in its order.
 
-    `flip` averages the answer with that for the mirrored face, which costs a second pass.
+    `flip` averages the answer with that for the mirrored face, which costs a second pass. `read` turns the outputs
+    into what is averaged.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -114,8 +118,21 @@ def predict(model, loader, flip=True):
         batch = batch.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
             views = [batch, batch.flip(3)] if flip else [batch]
-            years.append(torch.stack([to_years(model(view)) for view in views]).mean(0).cpu())
+            years.append(torch.stack([read(model(view)) for view in views]).mean(0).cpu())
     return torch.cat(years).numpy()
+
+
+def with_teacher(faces, teacher):
+    """Return a `FaceAgeDataset` whose labels are the age and what `teacher` answers, `(1 + outputs,)`, for `age_loss`.
+
+    The teacher sees each picture once as it is and once mirrored. To ask it anew about every augmented picture would
+    cost more time than the learning of a small network.
+    """
+    plain = FaceAgeDataset(faces.images, faces.ages, faces.rows)
+    told = predict(teacher, make_loader(plain, 32), read=torch.Tensor.float)
+    labels = np.full((len(faces.ages), 1 + told.shape[1]), np.nan, np.float32)
+    labels[faces.rows] = np.column_stack([faces.ages[faces.rows], told])
+    return FaceAgeDataset(faces.images, labels, faces.rows, faces.augment)
 
 
 def fit(
@@ -128,7 +145,6 @@ def fit(
     weight_decay=0.01,
     patience=None,
     decay=0.99,
-    teacher=None,
 ):
     """Train `model`; leave it with the weights of its best epoch and return the history, one row an epoch.
 
@@ -137,7 +153,6 @@ def fit(
     `patience` epochs without a better `valid_mae`.
     `folder` gets `best.pt` (weights), TensorBoard logs, and `last.pt` after every epoch, from which an interrupted
     training with the same settings goes on to the same result; a finished one removes it.
-    `teacher`: a trained network with as many outputs, which the model learns from beside the labels (`distil_loss`).
     Under torchrun every process calls this: gradients and the history are those of all, the first one writes the files.
     Raises `ValueError` when a loader has no batch or `last.pt` is damaged, `FloatingPointError` on divergence.
     """
@@ -155,9 +170,6 @@ def fit(
     state = {"model": model, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
     settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "patience": patience, "decay": decay}
     settings |= {"batch_size": train_loader.sampler.batch_size, "steps": steps, "data": repr(train_loader.dataset)}
-    if teacher is not None:
-        settings["teacher"] = True
-        teacher.to(device, memory_format=torch.channels_last).eval()
     history = _resume(folder / "last.pt", state, settings, train_loader)
     if not history and rank == 0:  # the curves of a former training would be drawn over these
         shutil.rmtree(folder / "logs", ignore_errors=True)
@@ -171,7 +183,7 @@ def fit(
         if size > 1:  # each process augments in its own way, and a resumed one as if it had not been interrupted
             torch.manual_seed(hash((train_loader.generator.initial_seed(), epoch, rank)))
         title = f"epoch {epoch}/{epochs}"
-        trained = _train_epoch(network, averaged, train_loader, optimiser, schedule, device, title, teacher)
+        trained = _train_epoch(network, averaged, train_loader, optimiser, schedule, device, title)
         errors = np.abs(predict(averaged.module, valid_loader, flip=False) - truth)
         loss, steps_done, error, faces = _sum(*trained, errors.sum(dtype=float), len(errors))
         loss, mae = loss / steps_done, error / faces
@@ -185,7 +197,8 @@ def fit(
             log.add_scalar(name, row[name], epoch)
         if _best(history) == epoch:
             _save(folder / "best.pt", {"model": averaged.module.state_dict(), "settings": settings, "epoch": epoch})
-        _save(folder / "last.pt", _snapshot(state, settings, history, train_loader))
+        if epoch < epochs:  # after the last one there is nothing to go on with
+            _save(folder / "last.pt", _snapshot(state, settings, history, train_loader))
 
     if rank == 0:
         log.close()
@@ -242,7 +255,7 @@ def main(arguments=None):
     train_loader = make_loader(train, how.pop("batch_size"), True, seed, asked.workers)
     valid_loader = make_loader(FaceAgeDataset(images, ages, rows["valid"]), 128)
     seed_everything(seed)
-    model = start_at(make(), ages[rows["train"]].mean())
+    model = start_at(make(), ages[rows["train"]].mean(), train.sample())
     again = f"The same command goes on after the last whole epoch, with any number of processes: {folder}."
     # torchrun ends the others when one has failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"Stopped from outside, or another process failed. {again}"))
@@ -288,7 +301,7 @@ def _sum(*numbers):
     return total.tolist()
 
 
-def _train_epoch(model, averaged, loader, optimiser, schedule, device, title, teacher=None):
+def _train_epoch(model, averaged, loader, optimiser, schedule, device, title):
     model.train()
     total = 0.0
     if rank_and_size()[0] == 0:
@@ -296,12 +309,7 @@ def _train_epoch(model, averaged, loader, optimiser, schedule, device, title, te
     for batch, ages in loader:
         batch, ages = batch.to(device, memory_format=torch.channels_last), ages.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-            output = model(batch)
-            loss = age_loss(output, ages)
-            if teacher is not None:
-                with torch.no_grad():
-                    told = teacher(batch)
-                loss = loss + distil_loss(output, told)
+            loss = age_loss(model(batch), ages)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)

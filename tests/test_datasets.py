@@ -170,6 +170,16 @@ def test_rows_choose_the_part_and_the_pictures_stay_as_they_are():
     assert data[0][0].max() < 0 and (pictures == copy).all()  # an augmentation in place must not reach the source
 
 
+def test_a_sample_is_spread_over_the_part_and_not_augmented():
+    images, ages = toy(20)
+    part = FaceAgeDataset(images, ages, np.arange(19, 8, -1), v2.RandomHorizontalFlip(p=1))
+    wanted = FaceAgeDataset(images, ages, [19, 17, 14, 12, 9])[[0, 1, 2, 3, 4]][0]
+    state = torch.get_rng_state()
+    assert torch.equal(part.sample(5), wanted)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert part.sample(40).shape == (40, 3, 128, 128)  # of few pictures some come twice
+
+
 def test_pictures_and_ages_must_be_as_many():
     with pytest.raises(ValueError) as error:
         FaceAgeDataset(*toy(4)[:1], [20, 30])

@@ -234,3 +234,52 @@ def test_start_at_sets_the_mean_and_leaves_a_distribution_alone(build):
     before = last.bias.detach().clone()
     assert models.start_at(model, 33.5) is model
     assert last.bias.tolist() == ([33.5] if last.out_features == 1 else before.tolist())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_start_at_scales_every_channel_on_a_batch(dropout):
+    torch.manual_seed(0)
+    batch, model = torch.rand(32, 3, 128, 128), models.SimpleCNN(dropout=dropout, **COMPACT)
+    before, seen = batch.clone(), []
+    assert models.start_at(model, 33.5, batch) is model
+    assert torch.equal(batch, before)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, _, out: seen.append(out.clone()))  # ReLU works in place
+    with torch.no_grad():
+        model.eval()(batch)
+    for out in seen[:-1]:
+        over = (0, 2, 3) if out.ndim == 4 else 0
+        torch.testing.assert_close(out.mean(over), torch.zeros(out.shape[1]), rtol=0, atol=1e-3)
+        torch.testing.assert_close(out.std(over, correction=0), torch.ones(out.shape[1]), rtol=0, atol=1e-2)
+    assert layers[-1].bias.tolist() == [33.5]
+    assert models.count_parameters(model) == 621_857
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(1, 3, 128, 128), torch.ones(4, 3, 128, 128)])
+def test_start_at_stays_finite_where_all_faces_are_alike(batch):
+    torch.manual_seed(0)
+    model = models.start_at(models.SimpleCNN(**COMPACT), 33.5, batch)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert model.eval()(torch.rand(2, 3, 128, 128)).isfinite().all()
+
+
+def test_start_at_leaves_a_network_with_batch_normalisation_as_it_is():
+    model = make("resnet small")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    models.start_at(model, 33.5, torch.rand(2, 3, 128, 128))
+    last = "fc.1.bias"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name != last)
+
+
+def test_pooling_before_relu_gives_the_same_answers_and_gradients():
+    torch.manual_seed(0)
+    batch, gradients = torch.randn(3, 3, 128, 128), []
+    model = models.SimpleCNN(**COMPACT)  # no dropout: training differs in the order only
+    for training in (True, False):
+        model.train(training).zero_grad(set_to_none=True)
+        years = model(batch)
+        years.sum().backward()
+        gradients.append((years.detach(), [parameter.grad for parameter in model.parameters()]))
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)

@@ -141,7 +141,7 @@ def notebook_training(lr=2e-3):
     train = datasets.FaceAgeDataset(images, ages, rows["train"], augment)
     valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, rows["valid"]), 128)
     training.seed_everything(5)
-    model = models.start_at(make(), ages[rows["train"]].mean())
+    model = models.start_at(make(), ages[rows["train"]].mean(), train.sample())
     folder = paths.run_dir() / "simple_cnn"
     training.fit(model, datasets.make_loader(train, 8, True, seed=5), valid, 3, folder, lr, 0.03, patience=2, decay=0.8)
     return folder

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from helpers import models, training
-from helpers.datasets import FaceAgeDataset, make_loader
+from helpers.datasets import FaceAgeDataset, make_loader, mild_augmentation
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -337,13 +337,36 @@ def test_a_taught_model_comes_nearer_to_its_teacher(tmp_path, outputs):
     torch.manual_seed(7)
     teacher = models.start_at(models.SimpleCNN(output_nodes=outputs, widths=(4, 4, 8, 8), hidden=16), 28.0)
     train, valid = loaders(16)
+    taught = make_loader(training.with_teacher(train.dataset, teacher), 16, train=True)
     told, apart = training.predict(teacher, valid), {}
-    for name, how in {"alone": None, "taught": teacher}.items():
+    for name, batches in {"alone": train, "taught": taught}.items():
         model = small(outputs=outputs, dropout=0.0)
-        training.fit(model, train, valid, 6, tmp_path / name, lr=3e-3, decay=0.5, teacher=how)
+        training.fit(model, batches, valid, 6, tmp_path / name, lr=3e-3, decay=0.5)
         apart[name] = np.abs(training.predict(model, valid) - told).mean()
     assert apart["taught"] < 0.9 * apart["alone"]
     assert not any(parameter.grad is not None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("outputs", [1, 31])
+def test_a_teachers_answers_stand_beside_the_ages_of_its_part_only(outputs):
+    images, ages = toy(12)
+    teacher, part = small(outputs=outputs), FaceAgeDataset(images, ages, [7, 2, 5], mild_augmentation())
+    taught = training.with_teacher(part, teacher)
+    assert repr(taught) != repr(part)  # so that a training never goes on with another teacher
+    assert taught.rows.tolist() == [7, 2, 5]
+    assert taught.augment is part.augment
+    labels = taught[[0, 1, 2]][1]
+    assert labels.shape == (3, 1 + outputs)
+    assert labels[:, 0].tolist() == [ages[i] for i in (7, 2, 5)]
+    assert np.isnan(taught.ages[[0, 1, 3, 4]]).all()
+    plain = FaceAgeDataset(images, ages, [7, 2, 5])[[0, 1, 2]][0]
+    teacher.eval()
+    with torch.no_grad():
+        both = (teacher(plain) + teacher(plain.flip(3))) / 2
+    torch.testing.assert_close(labels[:, 1:], both, rtol=0.02, atol=0.3)  # bfloat16 where that is fast
+    loss = training.age_loss(both, labels)
+    alone, told = training.age_loss(both, labels[:, 0]), training.distil_loss(both, labels[:, 1:])
+    torch.testing.assert_close(loss, alone + told)
 
 
 def test_a_distillation_between_different_heads_is_refused():
