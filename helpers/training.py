@@ -36,6 +36,10 @@ from .datasets import (
 from .models import AGES, SimpleCNN, lite0, resnet, start_at, to_years
 from .paths import atomic, need, run_dir
 
+# Numbers below 1e-38 count as zero. Weights that no longer learn leave such gradients and averages behind, with which a
+# processor calculates many times slower. It stands here because threads take it over when they start.
+torch.set_flush_denormal(True)
+
 # What `main` trains, as in notebooks 05 and 06: the network, its augmentation, batch size, learning rate, weight decay.
 # With a seed the numbers are those that the notebook has chosen, which its checkpoint tells: NOTEBOOKS says where.
 RECIPES = {
