@@ -168,11 +168,13 @@ def start_at(model, age: float, batch=None):
 def _standardise(layers, batch):
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            deviation, mean = torch.std_mean(layer(batch), (0, 2, 3) if batch.ndim == 4 else 0, correction=0)
+            batch = layer(batch).transpose(1, -1)  # the channels last
+            deviation, mean = torch.std_mean(batch, tuple(range(batch.ndim - 1)), correction=0)
             deviation = deviation.clamp(min=0.05)  # of few faces, or all alike, a channel may tell nothing
             layer.bias.sub_(mean).div_(deviation)
             layer.weight.copy_((layer.weight.transpose(0, -1) / deviation).transpose(0, -1))
-        if not isinstance(layer, nn.Dropout):
+            batch = ((batch - mean) / deviation).transpose(1, -1)
+        elif not isinstance(layer, nn.Dropout):
             batch = layer(batch)
 
 
