@@ -31,9 +31,12 @@ class Float32Depthwise(nn.Conv2d):
     """
 
     def __init__(self, layer):
-        shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride)
+        # Lite0 pads by a copy of its own. Where both sides are alike, at stride 1, the convolution can do it.
+        left, right, *_ = layer.static_padding.padding
+        inside, padding = (left, nn.Identity()) if left == right else (0, layer.static_padding)
+        shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, inside)
         super().__init__(*shape, groups=layer.groups, bias=False)
-        self.weight, self.static_padding = layer.weight, layer.static_padding
+        self.weight, self.static_padding = layer.weight, padding
 
     def forward(self, features):
         if not self.training or features.device.type != "cpu":
