@@ -290,12 +290,15 @@ def _join_the_others():
     local = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
-    dist.init_process_group(timeout=timedelta(hours=12))  # the first of a machine may have many pictures to prepare,
-    if local > 0:  # while the others wait
-        dist.barrier()
+    dist.init_process_group()
+    # The first of a machine may have many pictures to prepare while the others wait; a step may not take that long.
+    waiting = dist.new_group(timeout=timedelta(hours=12), backend="gloo")
+    if local > 0:
+        dist.barrier(waiting)
     loaded = load_faces()
     if local == 0:
-        dist.barrier()
+        dist.barrier(waiting)
+    dist.barrier(waiting)
     return loaded
 
 

@@ -4,9 +4,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import nbformat
@@ -99,6 +101,33 @@ def test_a_dead_process_ends_the_run_and_another_number_goes_on(tmp_path, plain)
     assert epochs_saved(tmp_path) == 2
     well(TOY, tmp_path, "--plain")  # one process goes on
     alike(history(tmp_path), history(plain))
+
+
+def on_two_machines(folders, *options):
+    """Train together as two machines do, each with a torchrun and a folder of its own, and return how both ended."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    how = ["--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "localhost", "--master-port", port]
+    lines = [
+        ("-m", "torch.distributed.run", *how, "--node-rank", number, TOY, folder, *options)
+        for number, folder in enumerate(folders)
+    ]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda line: start(*line), lines))
+
+
+def test_two_machines_without_a_common_disk_go_on_when_one_has_died(tmp_path, plain):
+    first, second = folders = tmp_path / "first", tmp_path / "second"
+    second.mkdir()
+    ended = on_two_machines(folders, "--plain", "--kill", "age_loss", 15, 1)  # the second one, in epoch 3
+    assert all(one.returncode != 0 for one in ended)
+    assert any("Signal 9 (SIGKILL)" in one.stderr for one in ended)
+    assert epochs_saved(first) == 2 and not any(second.iterdir())  # only the first machine writes
+    ended = on_two_machines(folders, "--plain")
+    assert [one.returncode for one in ended] == [0, 0], [one.stderr for one in ended]
+    alike(history(first), history(plain))
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ asked = parser.parse_args()
 torch.set_num_threads(1)
 if "LOCAL_RANK" in os.environ:
     dist.init_process_group("gloo")
-if asked.kill and int(os.environ.get("LOCAL_RANK", 0)) == int((*asked.kill, 0)[2]):
+if asked.kill and int(os.environ.get("RANK", 0)) == int((*asked.kill, 0)[2]):
     kill_at(asked.kill[0], int(asked.kill[1]))
 if asked.plain:  # in bfloat16 the rounding of other sums grows within some epochs to half a year
     training.fast_bfloat16 = lambda device: False
@@ -67,6 +67,7 @@ model = models.SimpleCNN(widths=(4, 4, 8, 8), hidden=16, dropout=0.0 if asked.pl
 train = FaceAgeDataset(images, ages, augment=None if asked.plain else mild_augmentation())
 loaders = make_loader(train, 8, train=True, seed=3), make_loader(FaceAgeDataset(images, ages), 10)
 history = training.fit(models.start_at(model, 35.0), *loaders, 4, asked.folder, lr=3e-3, decay=0.8)
+asked.folder.mkdir(parents=True, exist_ok=True)  # of another machine than the first
 torch.save({name: value.clone() for name, value in model.state_dict().items()}, asked.folder / "end.pt")
 if training.rank_and_size()[0] == 0:
     history.drop(columns="seconds").to_csv(asked.folder / "history.csv", index=False)
