@@ -36,7 +36,7 @@ def main(sizes):
     for kind, rate in flops.items():
         print(f"matrix products in {str(kind)[6:]}: {rate / 1e9:,.0f} GFLOP/s")
     print(f"memory: {memory / 1e9:.1f} GB/s\n", flush=True)
-    rows = speed.networks(flops)
+    rows = speed.networks(flops) + speed.given_back()
     epochs, train_picture = speed.epochs()
     rows += epochs + speed.cleaning(train_picture) + speed.processes()
     table = pd.DataFrame([summary(*row) for row in rows])

@@ -1,6 +1,7 @@
 """How fast the processor is, and how much of it each stage uses."""
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -46,12 +47,16 @@ def rates(which=np.median):
     return flops, 3 * 4 * MEMORY / which(times(lambda: target.add_(source), 15))  # two are read, one is written
 
 
-def trainer(model, batch_size, kind=torch.bfloat16):
-    """Return a function that trains `model` on one random batch in memory, one step a call, and the FLOP of a step."""
-    model = model.to(memory_format=torch.channels_last).train()
-    batch = torch.randn(batch_size, 3, 128, 128).to(memory_format=torch.channels_last)
+def trainer(model, batch_size, kind=torch.bfloat16, plain=False):
+    """Return a function that trains `model` on one random batch in memory, one step a call, and the FLOP of a step.
+
+    `plain`: without channels last, the fused optimiser, and ReLU after pooling.
+    """
+    memory = torch.contiguous_format if plain else torch.channels_last
+    model = (nn.Sequential(model.features, model.head) if plain else model).to(memory_format=memory).train()
+    batch = torch.randn(batch_size, 3, 128, 128).to(memory_format=memory)
     ages = torch.full((batch_size,), 35.0)
-    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), fused=not plain)
 
     def step():
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
@@ -81,6 +86,29 @@ def networks(flops):
         rows.append((f"{name}: float32 step against bfloat16 step", np.median(plain) / fast, ""))
         rows.append((f"{name}: step of {batch_size} pictures", fast, "s"))
     return rows
+
+
+def given_back():
+    """Return rows on a step of the SimpleCNN when the C library gives freed memory back, and on a plain loop's step.
+
+    A process each, by turns, because memory that was once kept is not given back any more.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return []
+    usual = (
+        "import ctypes; mallopt = ctypes.CDLL(None).mallopt; mallopt(-1, 2**26), mallopt(-3, 2**25), mallopt(-4, 2**16)"
+    )
+    variants = {"ours": ("", False), "with memory given back": (usual, False), "of a plain loop": (usual, True)}
+    seconds = {name: [] for name in variants}
+    for _ in range(3):
+        for name, (settings, plain) in variants.items():
+            steps = f"print(*speed.times(speed.trainer(speed.models.SimpleCNN(), 32, plain={plain})[0]))"
+            line = [sys.executable, "-c", f"import speed; {settings}\n{steps}"]
+            environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{paths.ROOT}"}
+            ended = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            seconds[name].append(np.median(np.array(ended.stdout.split(), float)))
+    ours = np.array(seconds.pop("ours"))
+    return [(f"SimpleCNN: step {name} against ours", np.array(taken) / ours, "") for name, taken in seconds.items()]
 
 
 def faces(n=None):
