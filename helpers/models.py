@@ -176,7 +176,7 @@ def _standardise(layers, batch):
             deviation = deviation.clamp(min=0.05)  # of few faces, or all alike, a channel may tell nothing
             layer.bias.sub_(mean).div_(deviation)
             layer.weight.copy_((layer.weight.transpose(0, -1) / deviation).transpose(0, -1))
-            batch = ((batch - mean) / deviation).transpose(1, -1)
+            batch = batch.sub_(mean).div_(deviation).transpose(1, -1)  # in place: of 128 faces it has 268 MB
         elif not isinstance(layer, nn.Dropout):
             batch = layer(batch)
 

@@ -40,10 +40,11 @@ from .paths import atomic, need, run_dir
 
 # glibc gives freed tensors above 32 MB back to the system, which must fill every page of the next step's with zeros: up
 # to a third of a step. So they stay for the next ones. mallopt(3): no block is one of its own (option -4, M_MMAP_MAX),
-# and free memory at the end of the heap is kept (-1, M_TRIM_THRESHOLD).
-if platform.libc_ver()[0] == "glibc":
+# and free memory at the end of the heap is kept (-1, M_TRIM_THRESHOLD). `fit` gives back what it has kept.
+GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+if GLIBC:
     for option, value in {-4: 0, -1: 2**31 - 1}.items():
-        ctypes.CDLL(None).mallopt(option, value)
+        GLIBC.mallopt(option, value)
 # Numbers below 1e-38 count as zero. Weights that no longer learn leave such gradients and averages behind, with which a
 # processor calculates many times slower. It stands here because threads take it over when they start.
 torch.set_flush_denormal(True)
@@ -219,6 +220,8 @@ def fit(
     if size > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)
+    if GLIBC:
+        GLIBC.malloc_trim(0)
     return pd.DataFrame(history)
 
 
