@@ -138,11 +138,11 @@ def predict(model, loader, flip=True, read=to_years):
 def with_teacher(faces, teacher):
     """Return a `FaceAgeDataset` whose labels are the age and what `teacher` answers, `(1 + outputs,)`, for `age_loss`.
 
-    The teacher sees each picture once as it is and once mirrored. To ask it anew about every augmented picture would
-    cost more time than the learning of a small network.
+    The teacher sees each picture once, as it is. To ask it anew about every augmented picture would cost more time than
+    the learning of a small network.
     """
     plain = FaceAgeDataset(faces.images, faces.ages, faces.rows)
-    told = predict(teacher, make_loader(plain, 32), read=torch.Tensor.float)
+    told = predict(teacher, make_loader(plain, 32), flip=False, read=torch.Tensor.float)
     labels = np.full((len(faces.ages), 1 + told.shape[1]), np.nan, np.float32)
     labels[faces.rows] = np.column_stack([faces.ages[faces.rows], told])
     return FaceAgeDataset(faces.images, labels, faces.rows, faces.augment)
