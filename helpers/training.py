@@ -38,9 +38,9 @@ from .datasets import (
 from .models import AGES, SimpleCNN, lite0, resnet, start_at, to_years
 from .paths import atomic, need, run_dir
 
-# glibc gives freed tensors above 32 MB back to the system, which must fill every page of the next step's with zeros: up
-# to a third of a step. So they stay for the next ones. mallopt(3): no block is one of its own (option -4, M_MMAP_MAX),
-# and free memory at the end of the heap is kept (-1, M_TRIM_THRESHOLD). `fit` gives back what it has kept.
+# glibc gives freed tensors above 32 MB back to the system, which must fill every page of the next step's with zeros: a
+# third of a step and more (`make bench`). So they stay for the next ones. mallopt(3): no block is one of its own (option
+# -4, M_MMAP_MAX), free memory at the end of the heap is kept (-1, M_TRIM_THRESHOLD). `fit` gives back what it has kept.
 GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 if GLIBC:
     for option, value in {-4: 0, -1: 2**31 - 1}.items():

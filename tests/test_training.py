@@ -156,9 +156,6 @@ def test_seed_everything_repeats_the_draws():
     assert draws() == first
 
 
-# Checkpoints
-
-
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep memory")
 def test_the_memory_of_freed_tensors_is_kept_for_the_next_ones():
     resource, faults = pytest.importorskip("resource"), []
@@ -166,6 +163,9 @@ def test_the_memory_of_freed_tensors_is_kept_for_the_next_ones():
         torch.ones(2**24)  # 64 MB in 16,384 pages, freed at once
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     assert faults[-1] - faults[9] < 16_384  # ten times as many when each is given back
+
+
+# Checkpoints
 
 
 def test_the_best_epoch_is_kept(tmp_path, monkeypatch):
