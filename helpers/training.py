@@ -39,8 +39,8 @@ from .models import AGES, SimpleCNN, lite0, resnet, start_at, to_years
 from .paths import atomic, need, run_dir
 
 # glibc gives freed tensors above 32 MB back to the system, which must fill every page of the next step's with zeros: a
-# third of a step and more (`make bench`). So they stay for the next ones. mallopt(3): no block is one of its own (option
-# -4, M_MMAP_MAX), free memory at the end of the heap is kept (-1, M_TRIM_THRESHOLD). `fit` gives back what it has kept.
+# third of a step and more (`make bench`). So they stay for the next ones. mallopt(3): no block is one of its own
+# (option -4, M_MMAP_MAX), free memory at the end of the heap is kept (-1, M_TRIM_THRESHOLD). `fit` gives it back.
 GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 if GLIBC:
     for option, value in {-4: 0, -1: 2**31 - 1}.items():
