@@ -308,7 +308,7 @@ def _join_the_others():
 def _distributed(model, device):
     if device.type == "cuda":  # on CPUs each process normalises with its own share of the batch
         SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)  # no copies between the two
 
 
 def _sum(*numbers):

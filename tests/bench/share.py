@@ -1,22 +1,28 @@
-"""One of the processes that train the SimpleCNN together, each with one thread: prints the seconds of a few steps."""
+"""One of the processes that train a network together, each with one thread: prints the seconds of a few steps.
+
+`share.py NAME BATCH_SIZE`: a name of `training.RECIPES`, pictures of all processes together.
+"""
 
 import os
+import sys
 import time
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from helpers import models, training
+from helpers import training
 from helpers.datasets import FaceAgeDataset, make_loader, mild_augmentation
 
+name, batch_size = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
 if "LOCAL_RANK" in os.environ:
     dist.init_process_group("gloo")
 rng = np.random.default_rng(0)
-images = rng.integers(0, 256, (256, 128, 128, 3), dtype=np.uint8)
-loader = make_loader(FaceAgeDataset(images, rng.integers(20, 51, 256), augment=mild_augmentation()), 64, train=True)
-model, device = models.SimpleCNN().to(memory_format=torch.channels_last), torch.device("cpu")
+images = rng.integers(0, 256, (max(batch_size, 256), 128, 128, 3), dtype=np.uint8)
+faces = FaceAgeDataset(images, rng.integers(20, 51, len(images)), augment=mild_augmentation())
+loader = make_loader(faces, batch_size, train=True)
+model, device = training.RECIPES[name][0]().to(memory_format=torch.channels_last), torch.device("cpu")
 network = training._distributed(model, device) if dist.is_initialized() else model
 optimiser = torch.optim.AdamW(model.parameters(), fused=True)
 schedule = torch.optim.lr_scheduler.ConstantLR(optimiser)

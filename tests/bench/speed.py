@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,12 @@ DEVICE = torch.device("cpu")
 TORCHVISION = v2.Compose(  # what `mild_augmentation` does, for one picture after the other
     [v2.RandomHorizontalFlip(), v2.RandomCrop(128, padding=8, padding_mode="reflect"), v2.ColorJitter(0.2, 0.2)]
 )
+TOGETHER = {  # trained by two processes: a name of `training.RECIPES`, pictures of both together
+    "SimpleCNN": ("simple_cnn", 64),
+    "SimpleCNN in batches of 512": ("simple_cnn", 512),  # eight times the computing for an exchange of weights
+    "ResNet-18": ("resnet18", 64),
+    "EfficientNet-Lite0": ("lite0", 64),
+}
 MEMORY = 64 * 2**20  # float32 numbers: several times what the largest caches hold
 
 
@@ -192,15 +199,24 @@ def cleaning(train_picture, epochs=10):
 
 
 def processes():
-    """Return a row on the speed-up of two processes over one, each with one thread: 2 would be ideal."""
-    seconds = {}
-    for count in (1, 2):
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(paths.ROOT), "TQDM_DISABLE": "1"}
-        line = [sys.executable, *torchrun, str(HERE / "share.py")]
-        ended = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        seconds[count] = np.array(ended.stdout.split(), float)[1:]
-    return [("two processes against one, share of the ideal speed-up", np.median(seconds[1]) / seconds[2] / 2, "")]
+    """Return rows on the speed-up of two processes over one, each with one thread: 2 would be ideal."""
+    rows = []
+    for name, what in TOGETHER.items():
+        if what[0] == "lite0" and not find_spec("efficientnet_lite_pytorch"):
+            continue  # optional
+        seconds = {count: shared(count, *what) for count in (1, 2)}
+        share = np.median(seconds[1]) / seconds[2] / 2
+        rows.append((f"two processes against one, {name}: share of the ideal speed-up", share, ""))
+    return rows
+
+
+def shared(count, name, batch_size):
+    """Return the seconds of epochs of `count` processes that train network `name` together on random pictures."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(paths.ROOT), "TQDM_DISABLE": "1"}
+    line = [sys.executable, *torchrun, str(HERE / "share.py"), name, str(batch_size)]
+    ended = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return np.array(ended.stdout.split(), float)[1:]
 
 
 def stages(prepared, ages):
