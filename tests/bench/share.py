@@ -6,6 +6,7 @@
 import os
 import sys
 import time
+from contextlib import redirect_stdout
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (max(batch_size, 256), 128, 128, 3), dtype=np.uint8)
 faces = FaceAgeDataset(images, rng.integers(20, 51, len(images)), augment=mild_augmentation())
 loader = make_loader(faces, batch_size, train=True)
-model, device = training.RECIPES[name][0]().to(memory_format=torch.channels_last), torch.device("cpu")
+with redirect_stdout(sys.stderr):  # Lite0's package tells that it has read its weights
+    model = training.RECIPES[name][0]().to(memory_format=torch.channels_last)
+device = torch.device("cpu")
 network = training._distributed(model, device) if dist.is_initialized() else model
 optimiser = torch.optim.AdamW(model.parameters(), fused=True)
 schedule = torch.optim.lr_scheduler.ConstantLR(optimiser)
