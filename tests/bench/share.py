@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 if "LOCAL_RANK" in os.environ:
     dist.init_process_group("gloo")
 rng = np.random.default_rng(0)
-images = rng.integers(0, 256, (max(batch_size, 256), 128, 128, 3), dtype=np.uint8)
+images = rng.integers(0, 256, (max(batch_size, 128), 128, 128, 3), dtype=np.uint8)
 faces = FaceAgeDataset(images, rng.integers(20, 51, len(images)), augment=mild_augmentation())
 loader = make_loader(faces, batch_size, train=True)
 with redirect_stdout(sys.stderr):  # Lite0's package tells that it has read its weights
