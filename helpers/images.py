@@ -142,7 +142,8 @@ def prepare_all(root, paths) -> np.ndarray:
     """Return the prepared pictures of `paths` (relative to `root`), uint8 `(N, 128, 128, 3)`, mapped from a file.
 
     Each picture is decoded and cleaned once; the result is kept under `runs/<data name>/cache` and made anew when the
-    content of a file, their order, or a setting of the preparation differs. Raises what `read_image` raises.
+    content of a file, their order, or a setting of the preparation differs. Raises what `read_image` raises, and
+    `ValueError` when the disk has no room for them.
     """
     root, paths = Path(root), list(paths)
     settings = (VERSION, SIDE, NOISY, BLURRED, denoise.__defaults__, deblur.__defaults__)
@@ -157,7 +158,7 @@ def prepare_all(root, paths) -> np.ndarray:
     cache = run_dir() / "cache" / f"faces-{key.hexdigest()[:16]}.npy"
     if not cache.exists():
         with atomic(cache) as temporary:  # a name of its own, so that two processes at once do not meet
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), SIDE, SIDE, 3))
+            array = _reserve(temporary, (len(paths), SIDE, SIDE, 3))
 
             def fill(i):
                 array[i] = prepare(read_image(root / paths[i]))
@@ -166,6 +167,18 @@ def prepare_all(root, paths) -> np.ndarray:
                 pass
             array.flush()
     return np.load(cache, mmap_mode="r")
+
+
+def _reserve(path, shape):
+    try:
+        array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk, met while a map is written, would kill the process
+            with open(path, "rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        needed = f"{np.prod(shape, dtype=float) / 1e9:,.1f} GB of prepared pictures"
+        raise ValueError(f"{path.parent} cannot hold {needed} ({error.strerror}): make room there.") from error
+    return array
 
 
 def inspect(root, paths) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Every kind of file becomes the right pixels or one clear sentence."""
 
+import errno
 import os
 import signal
 import struct
@@ -182,7 +183,11 @@ def test_truncated_files_are_refused(tmp_path, suffix, share):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(suffix=st.sampled_from(["jpg", "png", "gif", "bmp", "webp"]), at=st.floats(0, 0.2), value=st.binary(max_size=6))
+@given(
+    suffix=st.sampled_from(["jpg", "png", "gif", "bmp", "webp"]),
+    at=st.floats(0, 0.2, allow_subnormal=False),
+    value=st.binary(max_size=6),
+)
 def test_damaged_bytes_give_a_picture_or_one_sentence(tmp_path_factory, suffix, at, value):
     path = save(tmp_path_factory.mktemp("damaged") / f"a.{suffix}", 3)
     content = bytearray(path.read_bytes())
@@ -425,6 +430,23 @@ def test_a_killed_preparation_leaves_nothing_that_passes_for_a_cache(tmp_path, r
     os.utime(half, (1, 1))
     images.prepare_all(tmp_path / "p", names[::-1])
     assert not half.exists()  # an old one is not
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room")
+def test_a_full_disk_is_met_before_the_work_and_leaves_nothing(tmp_path, runs, monkeypatch):
+    names = [save(tmp_path / "p" / f"{i}.png", i).name for i in range(4)]
+    reserved = []
+
+    def full(descriptor, start, size):
+        reserved.append(size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(images, "read_image", lambda path: pytest.fail("room is reserved before"))
+    with pytest.raises(ValueError) as error:
+        images.prepare_all(tmp_path / "p", names)
+    one_sentence(error.value, runs / "cache", "0.0 GB", "No space left on device", "make room")
+    assert reserved[0] > 4 * 128 * 128 * 3 and not list((runs / "cache").iterdir())
 
 
 def test_preparing_more_pictures_takes_no_more_memory(tmp_path, runs):
