@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -99,8 +100,11 @@ def test_normals_of_a_round_mesh_point_outward():
 # Raster and light
 
 
+numbers = partial(st.floats, allow_subnormal=False)  # training lets the processor count them as zero
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.floats(0, np.pi), st.floats(1.0, 36.0), st.floats(1.0, 36.0), st.floats(-0.5, 0.5))
+@given(numbers(0, np.pi), numbers(1.0, 36.0), numbers(1.0, 36.0), numbers(-0.5, 0.5))
 def test_a_quad_covers_every_sample_inside(turn, width, height, shear):
     local = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) * [width / 2, height / 2]
     local[:, 0] += shear * local[:, 1]
