@@ -1,6 +1,7 @@
 """The split into parts, and from the array of prepared pictures to batches `(B, 3, 128, 128)`."""
 
 import hashlib
+import mmap
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,14 +126,16 @@ def read_splits() -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def load_faces():
+def load_faces(file=None):
     """Return `(images, faces)`: the prepared pictures uint8 `(N, 128, 128, 3)`, mapped, and the table of the split.
 
-    Where nobody knows the person, a picture counts as a person of its own.
+    Where nobody knows the person, a picture counts as a person of its own. `file`: where `prepare_all` has put the
+    pictures of this split, when another process on this machine has just called it.
     """
     faces = read_splits()
     faces["person"] = faces["person"].fillna(faces["path"])
-    return prepare_all(root_of(data_dir()), faces["path"]), faces
+    images = prepare_all(root_of(data_dir()), faces["path"]) if file is None else np.load(file, mmap_mode="r")
+    return images, faces
 
 
 class FaceAgeDataset(Dataset):
@@ -158,6 +161,15 @@ class FaceAgeDataset(Dataset):
         told = self.ages[self.rows].tobytes() + self.rows.tobytes() + pictures.encode()
         digest = hashlib.sha256(told).hexdigest()[:16]
         return f"FaceAgeDataset({len(self)} faces, {digest}, augment={self.augment})"
+
+    def __getstate__(self):  # a worker that is not forked maps the file anew instead of getting a copy of it
+        whole = isinstance(getattr(self.images, "base", None), mmap.mmap)  # and not a slice of it
+        return self.__dict__ | ({"images": Path(self.images.filename)} if whole else {})
+
+    def __setstate__(self, state):
+        self.__dict__ |= state
+        if isinstance(self.images, Path):
+            self.images = np.load(self.images, mmap_mode="r")
 
     def sample(self, count=128):
         """Return `count` of its pictures at equal distances, `(count, 3, 128, 128)`, normalised but not augmented."""

@@ -36,7 +36,7 @@ from .datasets import (
     strong_augmentation,
 )
 from .models import AGES, SimpleCNN, lite0, resnet, start_at, to_years
-from .paths import atomic, need, run_dir
+from .paths import atomic, data_dir, need, run_dir
 
 # glibc gives freed tensors above 32 MB back to the system, which must fill every page of the next step's with zeros: a
 # third of a step and more (`make bench`). So they stay for the next ones. mallopt(3): no block is one of its own
@@ -165,13 +165,18 @@ def fit(
     seconds`. The weights that are validated and kept are an exponential average over steps with `decay`. Stops after
     `patience` epochs without a better `valid_mae`.
     `folder` gets `best.pt` (weights), TensorBoard logs, and `last.pt` after every epoch, from which an interrupted
-    training with the same settings goes on to the same result; a finished one removes it.
+    training with the same settings goes on to the same result; a finished one removes it. One with other settings
+    begins anew and keeps what it finds as `former_last.pt` and `former_best.pt`.
     Under torchrun every process calls this: gradients and the history are those of all, the first one writes the files.
     Raises `ValueError` when a loader has no batch or `last.pt` is damaged, `FloatingPointError` on divergence.
     """
     folder, device, (rank, size) = Path(folder), best_device(), rank_and_size()
-    if not len(train_loader) or len(valid_loader.dataset) < size:
+    if not len(train_loader) or not len(valid_loader.dataset):
         raise ValueError("The training or validation part has no picture: check the labels table and the split.")
+    if len(valid_loader.dataset) < size:
+        raise ValueError(
+            f"{len(valid_loader.dataset)} faces to validate are too few for {size} processes: start fewer."
+        )
     lr, weight_decay, decay = float(lr), float(weight_decay), float(decay)  # a checkpoint holds no numbers of NumPy
     model.to(device, memory_format=torch.channels_last)
     network = _distributed(model, device) if size > 1 else model
@@ -184,6 +189,8 @@ def fit(
     settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "patience": patience, "decay": decay}
     settings |= {"batch_size": train_loader.sampler.batch_size, "steps": steps, "data": repr(train_loader.dataset)}
     history = _resume(folder / "last.pt", state, settings, train_loader)
+    if history and rank == 0:
+        print(f"Goes on after epoch {len(history)}, from {folder / 'last.pt'}.")
     if not history and rank == 0:  # the curves of a former training would be drawn over these
         shutil.rmtree(folder / "logs", ignore_errors=True)
     log = SummaryWriter(folder / "logs") if rank == 0 else None
@@ -197,6 +204,9 @@ def fit(
             torch.manual_seed(hash((train_loader.generator.initial_seed(), epoch, rank)))
         title = f"epoch {epoch}/{epochs}"
         trained = _train_epoch(network, averaged, train_loader, optimiser, schedule, device, title)
+        if size > 1:  # each has normalised its own share of the batches; all validate what the first one saves
+            for buffer in averaged.module.buffers():
+                dist.broadcast(buffer, 0)
         errors = np.abs(predict(averaged.module, valid_loader, flip=False) - truth)
         loss, steps_done, error, faces = _sum(*trained, errors.sum(dtype=float), len(errors))
         loss, mae = loss / steps_done, error / faces
@@ -215,11 +225,12 @@ def fit(
 
     if rank == 0:
         log.close()
-        (folder / "last.pt").unlink(missing_ok=True)
         load_weights(model, folder / "best.pt")
     if size > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)
+    if rank == 0:  # only now, since until then the last epoch can be trained again
+        (folder / "last.pt").unlink(missing_ok=True)
     if GLIBC:
         GLIBC.malloc_trim(0)
     return pd.DataFrame(history)
@@ -249,13 +260,18 @@ def main(arguments=None):
     parser.add_argument("--workers", type=int, default=0, help="how many load pictures beside each process")
     asked = parser.parse_args(arguments)
     if asked.data:
-        os.environ["AGE_DATA"] = asked.data
+        os.environ["AGE_DATA"] = str(Path(asked.data).expanduser().absolute())
+    if not data_dir().exists():
+        parser.error(f"{data_dir()} does not exist: give a folder or CSV of photos")
+    if any(number is not None and number < 1 for number in (asked.epochs, asked.batch_size)):
+        parser.error("--epochs and --batch-size begin at 1")
     make, augment, *numbers = RECIPES[asked.model]
     how = dict(zip(("batch_size", "lr", "weight_decay"), numbers), epochs=15, patience=None, decay=0.99)
     seed, folder, known = 5, run_dir() / "torchrun" / asked.model, None
     if asked.seed is not None:
         notebook, made = NOTEBOOKS[asked.model]
-        known = torch.load(need(run_dir() / made / "best.pt", notebook), weights_only=True)["settings"]
+        saved = need(run_dir() / made / "best.pt", notebook)
+        known = torch.load(saved, map_location="cpu", weights_only=True, mmap=True)["settings"]
         seed, name = asked.seed, [asked.model, str(asked.seed), asked.augmentation]
         folder = run_dir() / "seeds" / "_".join(filter(None, name))
     images, faces = _join_the_others()
@@ -268,16 +284,19 @@ def main(arguments=None):
     how |= {name: value for name, value in vars(asked).items() if name in how and value is not None}
     train.augment = AUGMENTATIONS[asked.augmentation] if asked.augmentation else augment
     train_loader = make_loader(train, how.pop("batch_size"), True, seed, asked.workers)
-    valid_loader = make_loader(FaceAgeDataset(images, ages, rows["valid"]), 128)
+    valid_loader = make_loader(FaceAgeDataset(images, ages, rows["valid"]), max(128, rank_and_size()[1]))
     seed_everything(seed)
     model = start_at(make(), ages[rows["train"]].mean(), train.sample())
     again = f"The same command goes on after the last whole epoch, with any number of processes: {folder}."
+    if rank_and_size()[0] == 0 and (folder / "best.pt").exists() and not (folder / "last.pt").exists():
+        print(f"A former training has ended here. {_put_aside(folder)}")
     # torchrun ends the others when one has failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"Stopped from outside, or another process failed. {again}"))
     try:
         history = fit(model, train_loader, valid_loader, folder=folder, **how)
     except Exception as error:
-        error.add_note(again)
+        if not isinstance(error, (ValueError, FloatingPointError)):  # those say what to do, and would come again
+            error.add_note(again)
         raise
     if rank_and_size()[0] == 0:
         print(history.round(3).to_string(index=False))
@@ -291,24 +310,25 @@ def _join_the_others():
     if "LOCAL_RANK" not in os.environ:
         return load_faces()
     local = int(os.environ["LOCAL_RANK"])
-    if torch.cuda.is_available():
+    gpus = torch.cuda.device_count()
+    if gpus:
+        if local >= gpus:
+            raise ValueError(f"There are {gpus} GPUs here, fewer than processes: use --nproc-per-node {gpus}.")
         torch.cuda.set_device(local)
-    dist.init_process_group()
+    # Gloo beside nccl, because metrics are summed on the CPU; without a name there would be nccl alone.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     # The first of a machine may have many pictures to prepare while the others wait; a step may not take that long.
     waiting = dist.new_group(timeout=timedelta(hours=12), backend="gloo")
-    if local > 0:
-        dist.barrier(waiting)
-    loaded = load_faces()
-    if local == 0:
-        dist.barrier(waiting)
-    dist.barrier(waiting)
-    return loaded
+    loaded, files = load_faces() if local == 0 else None, [None] * dist.get_world_size()
+    dist.all_gather_object(files, str(loaded[0].filename) if loaded else None, waiting)
+    # The others map the file of the first one of their machine; to check all photos again would read them all again.
+    return loaded or load_faces(files[dist.get_rank() - local])
 
 
 def _distributed(model, device):
     if device.type == "cuda":  # on CPUs each process normalises with its own share of the batch
         SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, gradient_as_bucket_view=True)  # no copies between the two
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)  # no copies back
 
 
 def _sum(*numbers):
@@ -345,7 +365,7 @@ def _best(history):
 def _snapshot(state, settings, history, loader):
     saved = {name: part.state_dict() for name, part in state.items()}
     randomness = {"torch": torch.get_rng_state(), "loader": loader.generator.get_state()}
-    if not dist.is_initialized():  # dropout draws there; empty without CUDA
+    if rank_and_size()[1] == 1:  # dropout draws there; empty without CUDA
         randomness["cuda"] = torch.cuda.get_rng_state_all()
     return saved | {"settings": settings, "history": history, "random": randomness}
 
@@ -358,8 +378,13 @@ def _resume(path, state, settings, loader):
             received = [saved]
             dist.broadcast_object_list(received)
             saved = received[0]
-        if saved is None or saved["settings"] != settings:
-            return []  # nothing yet, or another training: begin anew
+        if saved is None:
+            return []
+        if saved["settings"] != settings:
+            other = [name for name, value in settings.items() if saved["settings"].get(name) != value]
+            if rank == 0:
+                print(f"{path} is of a training with other {', '.join(other)}. {_put_aside(path.parent)}")
+            return []
         for name, part in state.items():
             part.load_state_dict(saved[name])
         torch.set_rng_state(saved["random"]["torch"])
@@ -369,6 +394,13 @@ def _resume(path, state, settings, loader):
     except Exception as error:
         raise ValueError(f"{path} is damaged or of another model: delete it to train anew.") from error
     return saved["history"]
+
+
+def _put_aside(folder):
+    for path in (folder / "last.pt", folder / "best.pt"):
+        if path.exists():
+            os.replace(path, path.with_name(f"former_{path.name}"))
+    return f"This one begins anew; what that one left is kept: {folder / 'former_best.pt'}."
 
 
 def _save(path, content):

@@ -1,5 +1,7 @@
 """The split keeps its promises for any ages and people; the loader hands out what it was given."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,6 +180,19 @@ def test_a_sample_is_spread_over_the_part_and_not_augmented():
     assert torch.equal(part.sample(5), wanted)
     assert torch.equal(torch.get_rng_state(), state)
     assert part.sample(40).shape == (40, 3, 128, 128)  # of few pictures some come twice
+
+
+def test_a_mapped_file_goes_to_another_process_by_its_name(tmp_path):
+    images, ages = toy(100)
+    np.save(tmp_path / "faces.npy", images)
+    mapped = np.load(tmp_path / "faces.npy", mmap_mode="r")
+    packed = pickle.dumps(FaceAgeDataset(mapped, ages, rows=[3, 70]))
+    assert len(packed) < 5_000 < images.nbytes
+    for source in (mapped, mapped[10:], images):  # a slice of it is not the file
+        dataset = FaceAgeDataset(source, ages[-len(source) :], rows=[3, 70])
+        other = pickle.loads(pickle.dumps(dataset))
+        assert torch.equal(other[[0, 1]][0], dataset[[0, 1]][0])
+        assert source is not mapped or repr(other) == repr(dataset)
 
 
 def test_pictures_and_ages_must_be_as_many():

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
 from faces import one_sentence, save
 
 from helpers import datasets, models, paths, training
@@ -152,9 +153,66 @@ def test_the_command_trains_with_two_processes(photos):
     assert (root / "runs" / "my_photos_é" / "torchrun" / "simple_cnn" / "best.pt").exists()
 
 
-def test_the_command_names_what_is_missing_or_has_no_equal_shares(photos, monkeypatch):
-    with pytest.raises(FileNotFoundError) as error:
+def test_a_second_training_keeps_what_the_first_has_left(photos, monkeypatch, capsys):
+    network = partial(models.SimpleCNN, widths=(4, 4, 8, 8), hidden=16, dropout=0.2)
+    monkeypatch.setitem(training.RECIPES, "simple_cnn", (network, None, 8, 1e-3, 0.1))
+    folder = paths.run_dir() / "torchrun" / "simple_cnn"
+    training.main(["--epochs", "1"])
+    first = (folder / "best.pt").read_bytes()
+    assert "begins anew" not in capsys.readouterr().out
+    training.main(["--epochs", "2"])
+    assert (folder / "former_best.pt").read_bytes() == first and (folder / "best.pt").read_bytes() != first
+    assert "A former training has ended here. This one begins anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gpus, local", [(2, 1), (0, 1), (1, 1)])
+def test_the_processes_talk_by_gpu_and_by_cpu(monkeypatch, gpus, local):
+    asked = []
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(device))
+    monkeypatch.setattr(training.dist, "init_process_group", lambda *how: asked.append(*how))
+    monkeypatch.setattr(training.dist, "new_group", lambda **how: pytest.fail("enough"))
+    if local >= gpus > 0:
+        with pytest.raises(ValueError) as error:
+            training._join_the_others()
+        return one_sentence(error.value, "There are 1 GPUs here", "--nproc-per-node 1")
+    with pytest.raises(pytest.fail.Exception):
+        training._join_the_others()
+    *device, backend = asked
+    knows = dist.distributed_c10d.BackendConfig(backend).get_device_backend_map()
+    assert knows["cpu"] == "gloo"  # on which `_sum` adds
+    assert device == ([] if gpus == 0 else [local]) and (gpus == 0 or knows["cuda"] == "nccl")
+
+
+def test_only_the_first_process_of_a_machine_reads_the_photos(photos):
+    root, folder = photos
+    train = ["-m", "helpers.training", "--data", folder, "--epochs", 1, "--batch-size", 8]
+    counts = "import helpers.training, helpers.images as i\nread = i.Path.read_bytes\n"
+    (root / "counted.py").write_text(counts + READING)
+    well(root / "counted.py", *train[2:], processes=2, root=root)
+    assert sorted(int(file.read_text()) for file in root.glob("read_*")) == [0, 40]
+
+
+READING = """
+import os, pathlib
+seen = []
+i.Path.read_bytes = lambda path: (seen.append(path), read(path))[1]
+helpers.training.main()
+pathlib.Path(__file__).with_name("read_" + os.environ["RANK"]).write_text(str(len(seen)))
+"""
+
+
+def test_the_command_names_what_is_missing_or_has_no_equal_shares(photos, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
         training.main(["--data", str(photos[1].parent / "none")])
+    assert f"{photos[1].parent / 'none'} does not exist" in capsys.readouterr().err
+    assert not (paths.ROOT / "runs" / "none").exists()
+    with pytest.raises(SystemExit):
+        training.main(["--data", str(photos[1]), "--epochs", "0"])
+    assert "--epochs and --batch-size begin at 1" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError) as error:
+        training.main(["--data", str(photos[1] / "20")])
     one_sentence(error.value, "run notebook 03_stratified_split first")
     monkeypatch.setattr(datasets, "rank_and_size", lambda: (0, 2))
     with pytest.raises(ValueError) as error:

@@ -207,7 +207,7 @@ AUGMENT = v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=0.2)]
 
 
 @pytest.mark.parametrize("epoch, at", [(1, 2), (2, 0), (3, 1), (3, 3)])
-def test_resuming_gives_what_an_uninterrupted_training_gives(tmp_path, epoch, at):
+def test_resuming_gives_what_an_uninterrupted_training_gives(tmp_path, epoch, at, capsys):
     training.seed_everything(5)
     model = small()
     whole = training.fit(model, *loaders(augment=AUGMENT), 4, tmp_path / "whole", decay=0.8)
@@ -224,6 +224,7 @@ def test_resuming_gives_what_an_uninterrupted_training_gives(tmp_path, epoch, at
         training.seed_everything(5)
         again = small()
     resumed = training.fit(again, *loaders(augment=AUGMENT), 4, tmp_path / "cut", decay=0.8)
+    assert (f"Goes on after epoch {epoch - 1}" in capsys.readouterr().out) == (epoch > 1)
 
     pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), whole.drop(columns="seconds"), check_exact=True)
     assert equal(again.state_dict(), model.state_dict())
@@ -252,9 +253,13 @@ def cut(folder):
     return folder / "last.pt"
 
 
-def test_other_settings_begin_anew(tmp_path):
+def test_other_settings_begin_anew_and_lose_nothing(tmp_path, capsys):
     cut(tmp_path)
+    former = {name: (tmp_path / f"{name}.pt").read_bytes() for name in ("last", "best")}
     history = training.fit(small(), *loaders(), 2, tmp_path)
+    told = capsys.readouterr().out
+    assert "of a training with other epochs, steps. This one begins anew" in told and "former_best.pt" in told
+    assert all((tmp_path / f"former_{name}.pt").read_bytes() == content for name, content in former.items())
     training_alone = training.fit(small(), *loaders(), 2, tmp_path / "alone")
     assert history["train_loss"].tolist() == training_alone["train_loss"].tolist()
 

@@ -26,7 +26,7 @@ loader = make_loader(faces, batch_size, train=True)
 with redirect_stdout(sys.stderr):  # Lite0's package tells that it has read its weights
     model = training.RECIPES[name][0]().to(memory_format=torch.channels_last)
 device = torch.device("cpu")
-network = training._distributed(model, device) if dist.is_initialized() else model
+network = training._distributed(model, device) if training.rank_and_size()[1] > 1 else model  # as `fit` does
 optimiser = torch.optim.AdamW(model.parameters(), fused=True)
 schedule = torch.optim.lr_scheduler.ConstantLR(optimiser)
 averaged = torch.optim.swa_utils.AveragedModel(model)
