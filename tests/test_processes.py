@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
-from faces import one_sentence, save
+from faces import one_sentence, save, toy
 
 from helpers import datasets, models, paths, training
 
@@ -93,6 +93,16 @@ def test_two_processes_give_the_metrics_of_one(tmp_path, plain):
     alike(history(tmp_path), history(plain))
     best = torch.load(tmp_path / "best.pt", weights_only=True)["model"]
     assert all(torch.equal(value, best[name]) for name, value in weights(tmp_path).items())
+
+
+def test_two_processes_validate_the_network_that_is_saved(tmp_path, monkeypatch):
+    well(TOY, tmp_path, "--plain", "--norm", processes=2)
+    monkeypatch.setattr(training, "fast_bfloat16", lambda device: False)
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), models.SimpleCNN(widths=(4, 4, 8, 8), hidden=16))
+    images, ages = toy(48)
+    loader = datasets.make_loader(datasets.FaceAgeDataset(images, ages), 10)
+    years = training.predict(training.load_weights(network, tmp_path / "best.pt"), loader, flip=False)
+    assert np.abs(years - ages).mean() == pytest.approx(history(tmp_path)["valid_mae"].min(), abs=1e-4)
 
 
 def test_a_dead_process_ends_the_run_and_another_number_goes_on(tmp_path, plain):

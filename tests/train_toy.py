@@ -51,6 +51,7 @@ def kill_at(where, call):
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path)
 parser.add_argument("--plain", action="store_true", help="no augmentation, no dropout, float32")
+parser.add_argument("--norm", action="store_true", help="batch normalisation in front of the network")
 parser.add_argument("--kill", nargs="+")
 asked = parser.parse_args()
 
@@ -66,7 +67,9 @@ images, ages = toy(48)
 model = models.SimpleCNN(widths=(4, 4, 8, 8), hidden=16, dropout=0.0 if asked.plain else 0.2)
 train = FaceAgeDataset(images, ages, augment=None if asked.plain else mild_augmentation())
 loaders = make_loader(train, 8, train=True, seed=3), make_loader(FaceAgeDataset(images, ages), 10)
-history = training.fit(models.start_at(model, 35.0), *loaders, 4, asked.folder, lr=3e-3, decay=0.8)
+model = models.start_at(model, 35.0)
+model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), model) if asked.norm else model
+history = training.fit(model, *loaders, 4, asked.folder, lr=3e-3, decay=0.8)
 asked.folder.mkdir(parents=True, exist_ok=True)  # of another machine than the first
 torch.save({name: value.clone() for name, value in model.state_dict().items()}, asked.folder / "end.pt")
 if training.rank_and_size()[0] == 0:
