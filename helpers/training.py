@@ -289,7 +289,7 @@ def main(arguments=None):
     model = start_at(make(), ages[rows["train"]].mean(), train.sample())
     again = f"The same command goes on after the last whole epoch, with any number of processes: {folder}."
     if rank_and_size()[0] == 0 and (folder / "best.pt").exists() and not (folder / "last.pt").exists():
-        print(f"A former training has ended here. {_put_aside(folder)}")
+        print(f"A former training has left its weights here. {_put_aside(folder)}")
     # torchrun ends the others when one has failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"Stopped from outside, or another process failed. {again}"))
     try:

@@ -172,7 +172,7 @@ def test_a_second_training_keeps_what_the_first_has_left(photos, monkeypatch, ca
     assert "begins anew" not in capsys.readouterr().out
     training.main(["--epochs", "2"])
     assert (folder / "former_best.pt").read_bytes() == first and (folder / "best.pt").read_bytes() != first
-    assert "A former training has ended here. This one begins anew" in capsys.readouterr().out
+    assert "A former training has left its weights here. This one begins anew" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("gpus, local", [(2, 1), (0, 1), (1, 1)])
