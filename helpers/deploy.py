@@ -52,7 +52,7 @@ def detect(photo):
     return ((corners - rim) * size / small).reshape(-1, 4), (points - rim) * size / small
 
 
-def margin_of(images, sample=200) -> list:
+def margin_of(images, sample=100) -> list:
     """Return where the five points of a face lie in prepared pictures: `[[x, y], …]`, as shares of the side.
 
     The medians over `sample` of `images`, uint8 `(N, 128, 128, 3)`. This is the margin that a photo must be cropped

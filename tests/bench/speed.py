@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -28,7 +27,6 @@ TOGETHER = {  # trained by two processes: a name of `training.RECIPES`, pictures
     "SimpleCNN": ("simple_cnn", 64),
     "SimpleCNN in batches of 512": ("simple_cnn", 512),  # eight times the computing for an exchange of weights
     "ResNet-18": ("resnet18", 64),
-    "EfficientNet-Lite0": ("lite0", 64),
 }
 MEMORY = 64 * 2**20  # float32 numbers: several times what the largest caches hold
 
@@ -83,7 +81,7 @@ def networks(flops):
     makes = {
         "SimpleCNN": (models.SimpleCNN, 64),
         "SimpleCNN in batches of 16": (models.SimpleCNN, 16),  # as on the shipped faces; fits better into the caches
-        "ResNet-18": (lambda: models.resnet(31, False, "small")[0], 64),
+        "ResNet-18": (lambda: models.resnet(31, False)[0], 64),
     }
     for name, (make, batch_size) in makes.items():
         step, work = trainer(make(), batch_size)
@@ -202,8 +200,6 @@ def processes():
     """Return rows on the speed-up of two processes over one, each with one thread: 2 would be ideal."""
     rows = []
     for name, what in TOGETHER.items():
-        if what[0] == "lite0" and not find_spec("efficientnet_lite_pytorch"):
-            continue  # optional
         seconds = {count: shared(count, *what) for count in (1, 2)}
         share = np.median(seconds[1]) / seconds[2] / 2
         rows.append((f"two processes against one, {name}: share of the ideal speed-up", share, ""))
