@@ -1,9 +1,11 @@
 """Execute the notebooks in order on the photos that `AGE_DATA` names and print the table of results: `make run`.
 
 `python run.py --refresh` does it on the faces that are shipped and, when all went well, puts the executed notebooks,
-figures and pictures in the place of the committed ones: `make refresh`.
+figures and pictures in the place of the committed ones: `make refresh`. `--seed N` trains with another seed than the
+one that stands in each notebook.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -24,7 +26,7 @@ NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("[0-9]*.ipynb"))
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def main(refresh=False):
+def main(refresh=False, seed=None):
     """Run every notebook, then print the results and what they cost. Exits with one sentence on unusable photos."""
     if refresh:
         os.environ.pop("AGE_DATA", None)
@@ -34,7 +36,7 @@ def main(refresh=False):
         sys.exit(str(error))
     out, started = paths.run_dir(), time.perf_counter()
     print(f"{len(NOTEBOOKS)} notebooks on the photos in {paths.data_dir()}", flush=True)
-    run_all(NOTEBOOKS, out)
+    run_all(NOTEBOOKS, out, seed)
     print_results(out / "results.csv")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     minutes = (time.perf_counter() - started) / 60
@@ -44,7 +46,7 @@ def main(refresh=False):
         write_results(paths.ROOT / "README.md", paths.ROOT / "runs")
 
 
-def run_all(notebooks, out):
+def run_all(notebooks, out, seed=None):
     """Execute `notebooks` one after the other and save the copies in the folder `out`.
 
     One line of progress each. The first that fails ends the program with status 1, its cell and its error; the copy
@@ -59,7 +61,7 @@ def run_all(notebooks, out):
     for notebook in notebooks:
         print(f"{notebook.stem:<{width}}", end="  ", flush=True)
         started = time.perf_counter()
-        executed, failure = execute(notebook)
+        executed, failure = execute(notebook, seed)
         with paths.atomic(out / notebook.name) as temporary:
             nbformat.write(executed, temporary)
         print(f"{time.perf_counter() - started:7.1f} s  {'FAILED' if failure else 'ok'}", flush=True)
@@ -67,12 +69,17 @@ def run_all(notebooks, out):
             sys.exit(f"\n{notebook.name} failed at {failure}\n\nExecuted up to there: {out / notebook.name}")
 
 
-def execute(notebook: Path):
-    """Return the notebook in the file `notebook`, executed in a fresh kernel, and None or where and why it failed."""
+def execute(notebook: Path, seed=None):
+    """Return the notebook in the file `notebook`, executed in a fresh kernel, and None or where and why it failed.
+
+    `seed` takes the place of the number in its line `seed = …`, if it has one.
+    """
     content, begun = nbformat.read(notebook, as_version=4), []
     for cell in content.cells:
         if cell.cell_type == "code":  # what is stored must not be taken for what this run printed
             cell.outputs, cell.execution_count = [], None
+            if seed is not None:
+                cell.source = re.sub(r"^seed = \d+", f"seed = {seed}", cell.source, flags=re.MULTILINE)
     client = NotebookClient(
         content,
         # No folder of kernels, so that "python3" is this interpreter and not that of another installation.
@@ -184,4 +191,10 @@ def peak_memory() -> str:
 
 
 if __name__ == "__main__":
-    main(refresh="--refresh" in sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Execute the notebooks in order and print the table of results.")
+    parser.add_argument("--refresh", action="store_true", help="on the shipped faces; replace what is committed")
+    parser.add_argument("--seed", type=int, help="train with this seed instead of those of the notebooks")
+    asked = parser.parse_args()
+    if asked.refresh and asked.seed is not None:
+        parser.error("--refresh takes the seeds of the notebooks: leave --seed out")
+    main(asked.refresh, asked.seed)

@@ -431,21 +431,6 @@ def results_chart(table):
     return _intervals(table["model"] + sizes, values, colours, "{:.2f}", "MAE with 95% interval, years")
 
 
-def ablation_chart(table, reference, label="MAE with 95% interval, years", reference_name="the full recipe"):
-    """Draw a row of `table` per ingredient (the index), with a dashed line at `reference` years.
-
-    The columns are a value and the ends of its interval: `mae, mae_low, mae_high`, or else `difference, low, high`,
-    which are printed with their sign and have the reference 0.
-    """
-    values = table[["mae", "mae_low", "mae_high"] if "mae" in table else ["difference", "low", "high"]].to_numpy()
-    form = "{:.2f}" if "mae" in table else "{:+.2f}"
-    figure = _intervals(table.index, values, [BLUE] * len(table), form, label)
-    axis = figure.axes[0]
-    axis.plot([reference, reference], axis.get_ylim(), color=RED, linestyle="--", linewidth=1.5, zorder=1)
-    axis.set_title(f"dashed: {reference_name}", fontsize=10, color=RED)
-    return figure
-
-
 def augmentation_grid(originals, variants, names=()):
     """Draw a face per row: the original, then its random variants. All are uint8 `(H, W, 3)`.
 
@@ -467,28 +452,6 @@ def augmentation_grid(originals, variants, names=()):
     axes[0, 0].set_title("original", fontsize=10, loc="center")
     axes[0, 2].set_title("random variants", fontsize=10)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    return figure
-
-
-def search_heatmap(table, chosen):
-    """Draw the validation MAE in years of a search: learning rates as columns, decays as rows.
-
-    The cell `chosen`, `(weight decay, learning rate)`, is framed, if any. The colours span a year at least, so that
-    what cannot be told apart looks alike.
-    """
-    figure, axis = plt.subplots(figsize=(1.6 + 1.15 * table.shape[1], 1.5 + 0.6 * table.shape[0]))
-    sns.heatmap(
-        table, annot=True, fmt=".2f", cmap="cividis", linewidths=1, ax=axis, annot_kws={"size": 11},
-        xticklabels=[f"{value:g}" for value in table.columns], yticklabels=[f"{value:g}" for value in table.index],
-        cbar_kws={"label": "valid MAE, years"}, vmin=table.min().min(),
-        vmax=max(table.max().max(), table.min().min() + 1),
-    )  # fmt: skip
-    axis.set(title="Nothing learnt to choose by", xlabel="learning rate", ylabel="weight decay")
-    if chosen:
-        cell = table.columns.get_loc(chosen[1]), table.index.get_loc(chosen[0])
-        axis.add_patch(patches.Rectangle(cell, 1, 1, fill=False, edgecolor=RED, linewidth=4, clip_on=False))
-        axis.set_title("Framed: the chosen one")
-    axis.tick_params(axis="y", rotation=0)
     return figure
 
 

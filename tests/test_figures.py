@@ -23,9 +23,7 @@ RESULTS = pd.DataFrame(
         "parameters": [0, 11_000],
     }
 )
-GAPS = pd.DataFrame({"difference": [0.2], "low": [-0.1], "high": [0.5]}, index=["without augmentation"])
 SHIPPED = RESULTS.assign(runtime=["PyTorch", "ONNX INT8"], size=[35.1, 0.7], median=[4.0, 0.6])
-SEARCH = pd.DataFrame([[5.0, 4.5], [4.8, 5.2]], index=[0.01, 0.1], columns=[1e-3, 3e-3])
 CURVE = pd.DataFrame({"value": [4.0, 5], "low": [3.5, 4], "high": [4.5, 6]}, index=[0.8, 1.0])
 MEANS = pd.Series([24.0, 33, 44], index=[20, 35, 50])
 GROUPS = pd.DataFrame(
@@ -60,10 +58,7 @@ DRAW = {
     "predicted_against_true, many": lambda: figures.predicted_against_true([20, 50] * 2000, [25.0, 60] * 2000, "test"),
     "error_by_age": lambda: figures.error_by_age({"SimpleCNN": BANDS, "ResNet": BANDS}),
     "results_chart": lambda: figures.results_chart(RESULTS),
-    "ablation_chart": lambda: figures.ablation_chart(RESULTS.set_index("model"), 4.0),
-    "ablation_chart, differences": lambda: figures.ablation_chart(GAPS, 0.0),
     "augmentation_grid": lambda: figures.augmentation_grid(FACES[:2], [FACES, FACES], ["mild", "strong"]),
-    "search_heatmap": lambda: figures.search_heatmap(SEARCH, (0.01, 3e-3)),
     "size_and_speed": lambda: figures.size_and_speed(SHIPPED),
     "lines": lambda: figures.lines({"SimpleCNN": CURVE, "ResNet": CURVE[["value"]] + 1}, "zoom", "MAE", 1.0, "as is"),
     "pull_and_calibration": lambda: figures.pull_and_calibration({"ResNet": MEANS}, {"ResNet": MEANS}),
@@ -125,12 +120,9 @@ def test_diagram_counts_the_parameters(shapes, total):
     assert total in [text.get_text() for text in figures.cnn_diagram(shapes).axes[0].texts]
 
 
-def test_best_epoch_and_chosen_cell_are_marked():
+def test_the_best_epoch_is_marked():
     legend = figures.learning_curves(HISTORY).legends[0]
     assert "best: 4.00, epoch 2" in [text.get_text() for text in legend.get_texts()]
-    frame = figures.search_heatmap(SEARCH, (0.01, 3e-3)).axes[0].patches[-1]
-    assert frame.get_xy() == (1, 0)
-    assert not figures.search_heatmap(SEARCH, None).axes[0].patches
 
 
 def test_short_keeps_both_ends_of_a_long_name():

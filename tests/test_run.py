@@ -64,6 +64,15 @@ def test_a_failing_notebook_is_named_with_its_cell_and_stops_the_run(tmp_path, c
     assert [file.name for file in out.rglob("*")] == ["02_bad.ipynb"]
 
 
+def test_another_seed_takes_the_place_of_the_one_in_the_notebook(tmp_path):
+    notebook = write(tmp_path, "01_seed.ipynb", "seed = 5  # why\nother_seed = 5\nprint(seed, other_seed)")
+    for seed, told in ((None, "5 5\n"), (7, "7 5\n")):
+        run.run_all([notebook], tmp_path / "out", seed)
+        assert printed(tmp_path / "out" / "01_seed.ipynb") == [[told]]
+    seeded = [path.stem[:2] for path in run.NOTEBOOKS if re.search(r'"seed = \d+', path.read_text(encoding="utf-8"))]
+    assert seeded == ["05", "06", "08"]  # those that train
+
+
 def test_a_kernel_that_dies_is_reported(tmp_path):
     dead = write(tmp_path, "01_dead.ipynb", "import os", "os._exit(9)")
     with pytest.raises(SystemExit, match=r"(?s)cell \[2\]: os\._exit.*died"):
