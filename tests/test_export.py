@@ -35,7 +35,7 @@ NETWORKS = {
     "SimpleCNN": tiny,
     "SimpleCNN, a distribution": lambda: tiny(31),
     "ResNet": lambda: models.resnet(31, pretrained=False)[0],
-    "face ResNet": lambda: untrained_face_resnet(),
+    "face ResNet": untrained_face_resnet,
 }
 
 

@@ -299,6 +299,24 @@ def test_the_recipes_are_those_of_the_notebooks(name, notebook, network):
     assert repr(training.RECIPES[name][1]) == repr(eval(augment, known))
 
 
+def test_resnet18_is_trained_without_a_notebook(photos, monkeypatch):
+    def network(images):
+        return models.resnet(len(models.AGES), pretrained=False)[0]
+
+    monkeypatch.setitem(training.RECIPES, "resnet18", (network, None, 8, 1e-3, 0.05))
+    training.main(["--model", "resnet18", "--epochs", "1"])
+    saved = torch.load(paths.run_dir() / "torchrun" / "resnet18" / "best.pt", weights_only=True)
+    assert saved["settings"]["head_lr"] is None and saved["settings"]["lr"] == 1e-3
+
+
+def test_the_face_resnet_is_fine_tuned_as_in_notebook_06():
+    cells = nbformat.read(paths.ROOT / "notebooks" / "06_resnet.ipynb", as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    _, augment, _, lr, weight_decay = training.RECIPES["face_resnet"]
+    assert f'face_resnet: {{"epochs": 5, "lr": {lr:.1e}, "head_lr": {5e4 * lr:g}e-4}}'.replace("e-04", "e-4") in code
+    assert f"weight_decay={weight_decay}" in code and repr(augment) == repr(datasets.mild_augmentation())
+
+
 def test_an_interrupted_command_says_how_to_go_on(photos):
     root, folder = photos
     line = [sys.executable, "-m", "helpers.training", "--data", str(folder), "--epochs", "1000", "--batch-size", "8"]

@@ -162,8 +162,15 @@ def test_what_is_fast_is_measured_once_and_before_no_gradient_is_wanted(monkeypa
     training.fast_bfloat16.cache_clear()
     with torch.no_grad():
         first = training.fast_bfloat16(torch.device("cpu"))
-    monkeypatch.setattr(torch.nn, "Conv2d", None)  # a second measurement would fail
+    monkeypatch.setattr(training.F, "conv2d", None)  # a second measurement would fail
     assert training.fast_bfloat16(torch.device("cpu")) is first
+
+
+def test_what_is_fast_is_measured_without_a_random_number():
+    training.fast_bfloat16.cache_clear()
+    before = torch.get_rng_state()
+    training.fast_bfloat16(torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_seed_everything_repeats_the_draws():
