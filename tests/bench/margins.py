@@ -20,7 +20,7 @@ import test_processes
 import test_shipped_faces
 import test_training
 
-KINDS = ("", "AVX512_CORE_VNNI", "AVX2")  # of processors: as it is, without bfloat16, without AVX-512
+KINDS = ("", "AVX2")  # of processors: as it is, and without bfloat16 and AVX-512
 
 
 def eight_bits(folder, seed):
