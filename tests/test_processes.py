@@ -45,15 +45,6 @@ def weights(folder):
     return torch.load(folder / "end.pt", weights_only=True)
 
 
-# A limit of a trained number, five standard deviations from the mean of `python tests/bench/margins.py`.
-SHRUNK = 0.9
-
-
-def shrunk(folder):
-    """Return the last validation error of a training as a share of its first."""
-    return history(folder)["valid_mae"].iloc[-1] / history(folder)["valid_mae"].iloc[0]
-
-
 def epochs_saved(folder):
     return len(torch.load(folder / "last.pt", weights_only=True)["history"])
 
@@ -97,7 +88,7 @@ def alike(one, other):
 
 def test_two_processes_give_the_metrics_of_one(tmp_path, plain):
     well(TOY, tmp_path, "--plain", processes=2)
-    assert shrunk(plain) < SHRUNK  # something was learnt
+    assert np.ptp(history(plain)["valid_mae"]) > 10 * TOLERANCE  # it has moved by far more than may differ
     alike(history(tmp_path), history(plain))
     best = torch.load(tmp_path / "best.pt", weights_only=True)["model"]
     assert all(torch.equal(value, best[name]) for name, value in weights(tmp_path).items())

@@ -128,7 +128,7 @@ def overfitted(folder, seed=0):
     data = FaceAgeDataset(images, [22, 47, 35, 28])
     torch.manual_seed(seed)
     model = models.start_at(models.SimpleCNN(widths=(8, 16, 16, 32), hidden=64), 33.0)
-    history = training.fit(model, make_loader(data, 4, True), make_loader(data, 4), 40, folder, 3e-3, 0.0, decay=0.5)
+    history = training.fit(model, make_loader(data, 4, True), make_loader(data, 4), 60, folder, 3e-3, 0.0, decay=0.5)
     return history["train_loss"].iloc[-5:].mean(), history["train_loss"].iloc[0]
 
 
@@ -393,7 +393,7 @@ def nearer_to_the_teacher(folder, outputs, seed=0):
     told, apart = training.predict(teacher, valid), {}
     for name, batches in {"alone": train, "taught": taught}.items():
         model = small(seed, outputs, dropout=0.0)
-        training.fit(model, batches, valid, 6, folder / name, lr=3e-3, decay=0.5)
+        training.fit(model, batches, valid, 16, folder / name, lr=3e-3, decay=0.5)
         apart[name] = np.abs(training.predict(model, valid) - told).mean()
     assert not any(parameter.grad is not None for parameter in teacher.parameters())
     return apart["taught"] / apart["alone"]

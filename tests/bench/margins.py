@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import pandas as pd
 import test_export
-import test_processes
 import test_shipped_faces
 import test_training
 
@@ -24,13 +23,8 @@ KINDS = ("", "AVX2")  # of processors: as it is, and without bfloat16 and AVX-51
 
 
 def eight_bits(folder, seed):
-    mae = test_export.errors_of(folder, *test_export.learn(folder, seed))
-    return {"learnt, years": mae["float32"], "eight bits cost, years": abs(mae["int8"] - mae["float32"])}
-
-
-def two_processes(folder, seed):
-    test_processes.well(test_processes.TOY, folder, "--plain", "--seed", seed)
-    return test_processes.shrunk(folder)
+    cost, span = test_export.cost_of_eight_bits(folder, *test_export.learn(folder, seed))
+    return {"eight bits cost, years": cost, "their answers span, 1/years": 1 / span}
 
 
 def measured(folder, seed):
@@ -41,15 +35,13 @@ def measured(folder, seed):
     }
     return few | taught | eight_bits(folder, seed) | {
         "overfitted, years": test_training.overfitted(folder / "overfitted", seed)[0],
-        "two processes, shrunk": two_processes(folder / "toy", seed),
         "small network on the shipped faces": test_shipped_faces.small_network(folder / "small", seed),
     }  # fmt: skip
 
 
 LIMITS = {f"few steps, {n} outputs": test_training.FEW_STEPS for n in (1, 31)}
 LIMITS |= {f"taught, {n} outputs": test_training.TAUGHT for n in (1, 31)}
-LIMITS |= {"learnt, years": test_export.LEARNT, "eight bits cost, years": test_export.EIGHT_BITS}
-LIMITS |= {"two processes, shrunk": test_processes.SHRUNK}
+LIMITS |= {"eight bits cost, years": test_export.EIGHT_BITS, "their answers span, 1/years": 1}
 LIMITS |= {"overfitted, years": test_training.OVERFITTED}
 LIMITS |= {"small network on the shipped faces": test_shipped_faces.SMALL_NETWORK}
 

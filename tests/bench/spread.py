@@ -31,7 +31,7 @@ if __name__ == "__main__":
     if FILE.exists():
         known = pd.read_csv(FILE)
         tables = [known[~known["run"].isin([table["run"].iloc[0] for table in tables])], *tables]
-    table = pd.concat(tables)[["run", "part", "model", "mae"]].round(4)
+    table = pd.concat(tables)[["run", "part", "model", "mae"]].round(6)
     table.to_csv(FILE, index=False)
     print(f"{table['run'].nunique()} runs: {', '.join(table['run'].unique())}")
     print(spread(table).round(2).to_string())
