@@ -92,8 +92,8 @@ def best_device() -> torch.device:
 def fast_bfloat16(device) -> bool:
     """Return whether a convolution learns faster on `device` under bfloat16 autocast than in float32.
 
-    A CPU is asked once, by a measurement of some 50 ms, because many calculate with bfloat16 but slowly: up to ten
-    times as slowly as in float32. A GPU is asked whether it has the arithmetic.
+    A CPU is asked once, by a measurement of some 50 ms, because many calculate with bfloat16 but slowly: one
+    without AVX-512 took four times as long as in float32. A GPU is asked whether it has the arithmetic.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
