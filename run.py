@@ -20,7 +20,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-from helpers import labels, paths
+from helpers import datasets, labels, paths
 
 NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("[0-9]*.ipynb"))
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -38,6 +38,8 @@ def main(refresh=False, seed=None):
     print(f"{len(NOTEBOOKS)} notebooks on the photos in {paths.data_dir()}", flush=True)
     run_all(NOTEBOOKS, out, seed)
     print_results(out / "results.csv")
+    if note := datasets.people_note(datasets.read_splits()):
+        print(f"\n{note}")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     minutes = (time.perf_counter() - started) / 60
     print(f"\n{minutes:.1f} minutes, {peak_memory()}, {size / 1e6:,.0f} MB on disk in {out}")

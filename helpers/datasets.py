@@ -117,23 +117,39 @@ def write_splits(labels, part):
 
 
 def read_splits() -> pd.DataFrame:
-    """Return the labels of the three parts as one table with the column `part`, in the order train, valid, test.
+    """Return the labels of the three parts as one table with the column `part`, in the order of the labels table.
 
     Raises `FileNotFoundError` that names notebook 03 when the split has not been made.
     """
     folder = need(tables_dir() / "splits", made_by="03_stratified_split")
     tables = [read_labels(need(folder / f"{name}.csv", "03_stratified_split")).assign(part=name) for name in PARTS]
-    return pd.concat(tables, ignore_index=True)
+    # In this order the prepared pictures and the features are those that notebooks 02 and 03 have cached.
+    return pd.concat(tables).sort_values("path", kind="stable", ignore_index=True)
+
+
+def people_note(faces) -> str:
+    """Return in words what is not known of who is in the pictures of `read_splits`; "" where every person is known."""
+    unknown = faces["person"].isna()
+    if not unknown.any():
+        return ""
+    found = faces["found_person"].notna().sum() if "found_person" in faces else 0
+    note = f"Nobody noted who is in {unknown.sum():,} of {len(faces):,} pictures. "
+    if not found:
+        return note + "Each counts as a person of its own, so one person may be in two parts."
+    return note + f"By their faces {found:,} of them seem to show somebody who is in others, too: they stay together."
 
 
 def load_faces(file=None):
     """Return `(images, faces)`: the prepared pictures uint8 `(N, 128, 128, 3)`, mapped, and the table of the split.
 
-    Where nobody knows the person, a picture counts as a person of its own. `file`: where `prepare_all` has put the
+    Where nobody knows the person, the group that notebook 03 has found by the faces stands in, and without that a
+    picture counts as a person of its own. `file`: where `prepare_all` has put the
     pictures of this split, when another process on this machine has just called it.
     """
     faces = read_splits()
-    faces["person"] = faces["person"].fillna(faces["path"])
+    for stand_in in ("found_person", "path"):
+        if stand_in in faces:
+            faces["person"] = faces["person"].fillna(faces[stand_in])
     images = prepare_all(root_of(data_dir()), faces["path"]) if file is None else np.load(file, mmap_mode="r")
     return images, faces
 

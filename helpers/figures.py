@@ -162,14 +162,16 @@ def leak_of_people(leak):
     `leak`: years, the predictors as index, columns `people ignored, kept together, leak, low, high`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), width_ratios=[3, 2])
-    leak[["people ignored", "kept together"]].plot.bar(ax=left, color=[RED, BLUE], width=0.7, rot=0)
-    left.set(title="Tenfold cross-validation", ylabel="MAE, years", ylim=(0, 1.3 * leak["kept together"].max()))
+    mae = leak[["people ignored", "kept together"]]
+    mae.rename(lambda name: name.replace(" ", "\n")).plot.bar(ax=left, color=[RED, BLUE], width=0.7, rot=0)
+    left.set(title="Fivefold cross-validation", ylabel="MAE, years", ylim=(0, 1.3 * mae.to_numpy().max()))
     left.legend(fontsize=10, frameon=False, ncols=2, loc="upper left")
     left.grid(axis="x", visible=False)
     reach = [leak["leak"] - leak["low"], leak["high"] - leak["leak"]]
     right.errorbar(leak["leak"], leak.index, xerr=reach, fmt="o", color=BLACK, capsize=4)
     right.axvline(0, color=BLACK, linewidth=1)
-    right.set(title="What ignoring people hides", xlabel="leak, years of MAE (95% interval)", ylim=(2.5, -0.5))
+    right.set(title="What ignoring people hides", xlabel="leak, years of MAE (95% interval)")
+    right.set_ylim(len(leak) - 0.5, -0.5)
     for axis in (left, right):
         axis.tick_params(labelsize=10)
     return figure

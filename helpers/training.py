@@ -36,7 +36,7 @@ from .datasets import (
     rank_and_size,
     strong_augmentation,
 )
-from .models import AGES, SimpleCNN, face_resnet, face_window, resnet, start_at, to_years
+from .models import AGES, SimpleCNN, face_resnet, resnet, start_at, to_years
 from .paths import atomic, data_dir, need, run_dir
 
 # glibc gives freed tensors above 32 MB back to the system, which must fill every page of the next step's with zeros: a
@@ -53,9 +53,9 @@ torch.set_flush_denormal(True)
 
 def known_faces(images):
     """Return the face ResNet, to be trained on pictures that are cropped like `images` uint8 `(N, 128, 128, 3)`."""
-    from .deploy import margin_of  # here, since only this needs the detector and what it imports
+    from .features import window_of  # here, since only this needs the detector and what it imports
 
-    return face_resnet(len(AGES), face_window(margin_of(images)))
+    return face_resnet(len(AGES), window_of(images))
 
 
 # What `main` trains, as in notebooks 05 and 06: the network, its augmentation, batch size, learning rate, weight decay.
@@ -315,7 +315,7 @@ def main(arguments=None):
     train_loader = make_loader(train, how.pop("batch_size"), True, seed, asked.workers)
     valid_loader = make_loader(FaceAgeDataset(images, ages, rows["valid"]), max(128, rank_and_size()[1]))
     seed_everything(seed)
-    model = start_at(make(images[rows["train"]]), ages[rows["train"]].mean(), train.sample())
+    model = start_at(make(images), ages[rows["train"]].mean(), train.sample())
     again = f"The same command goes on after the last whole epoch, with any number of processes: {folder}."
     if rank_and_size()[0] == 0 and (folder / "best.pt").exists() and not (folder / "last.pt").exists():
         print(f"A former training has left its weights here. {_put_aside(folder)}")

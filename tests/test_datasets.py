@@ -128,7 +128,7 @@ def test_photos_become_a_split_and_prepared_pictures(photos):
 
     array, faces = datasets.load_faces()
     assert array.shape == (40, 128, 128, 3)
-    assert faces["part"].drop_duplicates().tolist() == ["train", "valid", "test"]
+    assert faces["path"].tolist() == kept["path"].tolist()  # the order in which notebook 03 has prepared them
     assert dict(zip(faces["path"], faces["part"])) == dict(zip(kept["path"], part))
     assert dict(zip(faces["path"], faces["age"])) == dict(zip(kept["path"], kept["age"]))
     assert (faces["person"] == faces["path"]).all()  # nobody is known, so everybody is somebody else
@@ -139,6 +139,19 @@ def test_photos_become_a_split_and_prepared_pictures(photos):
     assert [(f.name, f.read_bytes()) for f in sorted((paths.run_dir() / "splits").iterdir())] == written
     assert b"\r" not in written[0][1]
     assert snapshot(photos) == before
+
+
+def test_who_is_unknown_is_told_and_replaced_by_what_the_faces_tell(photos):
+    found = labels.find_faces(photos)
+    kept, _ = labels.set_aside(found, images.inspect(photos, found["path"]))
+    part = split_groups(kept["age"], kept["path"])
+    assert "Nobody noted who is in 40 of 40 pictures. Each counts" in datasets.people_note(kept)
+    datasets.write_splits(kept.assign(found_person=["found-0", "found-0"] + 38 * [pd.NA]), part)
+    table = datasets.read_splits()
+    assert "By their faces 2 of them" in datasets.people_note(table)
+    _, faces = datasets.load_faces()
+    assert faces["person"].tolist() == ["found-0", "found-0", *kept["path"][2:]]
+    assert datasets.people_note(kept.assign(person="Ada")) == ""  # of the CSV, where everybody is known
 
 
 def test_a_part_that_is_missing_is_named(photos):

@@ -161,9 +161,9 @@ def test_the_face_resnet_has_the_layers_that_its_maker_states(known_faces):
     grids = [shape for name, shape in seen if name == "Conv2d"]
     assert [grids[i] for i in (0, 1, 9, 17, 23, 28)] == [
         (32, 72, 72), (32, 35, 35), (64, 17, 17), (128, 8, 8), (256, 4, 4), (256, 1, 1)]  # fmt: skip
-    assert models.count_parameters(network) == 5_666_335
+    assert models.count_parameters(network) == 5_685_343
     with torch.no_grad():
-        assert network.body(torch.zeros(2, 3, 128, 128)).shape == (2, 2560)
+        assert network.body(torch.zeros(2, 3, 128, 128)).shape == (2, 3136)
 
 
 def test_batch_norm_in_place_of_the_scale_layers_changes_no_answer(known_faces):
@@ -330,3 +330,45 @@ def test_pooling_before_relu_gives_the_same_answers_and_gradients():
         years.sum().backward()
         gradients.append((years.detach(), [parameter.grad for parameter in model.parameters()]))
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_the_compact_network_begins_as_the_first_half_of_its_teacher(known_faces):
+    teacher, faces, _ = known_faces
+    student = models.compact_resnet(31, teacher).eval()
+    assert models.count_parameters(student) == 359_839
+    assert student.body.window == teacher.body.window
+    stem, theirs = student.body.units[6].conv2.weight, teacher.body.units[6].conv2.weight
+    assert torch.equal(stem, theirs) and stem.data_ptr() != theirs.data_ptr()  # a copy, so the teacher stays as it is
+    with torch.no_grad():
+        student.body.side = 150  # on pixels of the size that the teacher sees they answer the same
+        assert torch.allclose(student.body(faces[:4])[:, :576], teacher.body(faces[:4])[:, :576], atol=1e-4)
+
+
+def test_the_compact_network_can_begin_at_random_and_its_gradients_flow():
+    torch.manual_seed(0)
+    network = models.compact_resnet(31, teacher=models.SimpleCNN())
+    models.to_years(network(torch.randn(4, 3, 128, 128))).sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.body.parameters())
+
+
+def test_the_numbers_that_tell_people_apart_do_so(known_faces):
+    network, faces, person = known_faces
+    with torch.no_grad():
+        features = torch.cat([network.body(part) for part in faces.split(32)]).numpy()
+    numbers = models.person_numbers(features)
+    assert numbers.shape == (len(faces), 128)
+    apart = np.linalg.norm(numbers[:, None] - numbers, axis=2)
+    one, other = np.triu_indices(len(person), 1)
+    assert roc_auc_score(person[one] == person[other], -apart[one, other]) > 0.8  # no training is involved
+
+
+@pytest.mark.parametrize("side", [3, 4, 8, 15, 17])
+def test_nine_places_cover_the_whole_evenly(side):
+    x = torch.zeros(1, 1, side, side)
+    assert models.nine_places(x + 2.0).flatten().tolist() == [2.0] * 9
+    for row in range(side):  # every row is part of some mean, and the first and last places mirror each other
+        x = torch.zeros(1, 1, side, side)
+        x[0, 0, row] = 1.0
+        places = models.nine_places(x)
+        assert places.sum() > 0
+        assert torch.allclose(places, models.nine_places(x.flip(2)).view(3, 3).flip(0).flatten())

@@ -1,0 +1,121 @@
+"""What the face ResNet sees in every picture, computed once and kept; and who is who by it."""
+
+import hashlib
+import mmap
+from collections import defaultdict
+from heapq import heapify, heappop, heappush
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from .datasets import FaceAgeDataset, make_loader
+from .deploy import margin_of
+from .models import face_resnet, face_window
+from .paths import atomic, run_dir
+from .training import best_device, fast_bfloat16
+
+VERSION = 1  # of the features: raise it when they change, so that no stale ones are read from the cache
+SAME_PERSON = 0.35  # Euclidean distance of `person_numbers`: notebook 03 measures what is found below it
+
+
+def load_features(images) -> np.ndarray:
+    """Return the features of `images` uint8 `(N, 128, 128, 3)` by the untrained face ResNet: float32 `(N, 3136)`.
+
+    Each is the mean over a picture and its mirror image. They are kept beside the prepared pictures, and computed anew
+    when those or the window differ. Raises `ImportError` or `ValueError` with the remedy when the network is missing.
+    """
+    window = window_of(images)
+    cache = _cache(images, f"features{VERSION}-{'-'.join(map(str, window))}")
+    if not cache.exists():
+        device = best_device()
+        body = face_resnet(window=window).body.eval().to(device, memory_format=torch.channels_last)
+        with atomic(cache) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), 3136))
+            at, loader = 0, make_loader(FaceAgeDataset(images, np.zeros(len(images))), 64)
+            for batch, _ in tqdm(loader, desc="features", leave=False, mininterval=1):
+                batch = batch.to(device, memory_format=torch.channels_last)
+                with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
+                    array[at : at + len(batch)] = ((body(batch) + body(batch.flip(3))) / 2).cpu()
+                at += len(batch)
+            array.flush()
+    return np.load(cache, mmap_mode="r")
+
+
+def window_of(images) -> tuple:
+    """Return the window (`models.face_window`) of prepared pictures uint8 `(N, 128, 128, 3)`, measured once.
+
+    Raises `ImportError` without the face detector, and `ValueError` when it finds no face in most of the pictures.
+    """
+    cache = _cache(images, "window")
+    if not cache.exists():
+        with atomic(cache) as temporary:
+            np.save(temporary, face_window(margin_of(images)))
+    return tuple(np.load(cache).tolist())
+
+
+def _cache(images, what):
+    # The name of the file of prepared pictures tells their content. Other arrays, and slices of that file, have none.
+    if isinstance(getattr(images, "base", None), mmap.mmap):
+        name = Path(images.filename).stem
+    else:
+        name = f"array-{hashlib.sha256(np.ascontiguousarray(images)).hexdigest()[:16]}"
+    return run_dir() / "cache" / f"{name}-{what}.npy"
+
+
+def ridge(strength=3136):
+    """Return the untrained linear model that reads an age from features: standardised, then ridge regression.
+
+    `strength`: of the penalty; about the number of columns does well. Searching for it by leave-one-out takes thirty
+    times as long and gains nothing.
+    """
+    return make_pipeline(StandardScaler(), Ridge(strength, solver="cholesky"))
+
+
+def find_people(numbers, closer=SAME_PERSON) -> np.ndarray:
+    """Return a group for each picture `(N,)`: equal for pictures that seem to show one person.
+
+    `numbers`: from `models.person_numbers`, `(N, 128)`. All pictures of a group are closer than `closer` to each other
+    (complete linkage): somebody who looks like two strangers does not tie them together.
+    """
+    # Two groups with a pair that is too far apart are never merged, so the near pairs decide. All distances would be
+    # 40 GB for 100,000 pictures.
+    heap = list(_near_pairs(np.asarray(numbers, np.float32), closer**2))
+    apart = defaultdict(dict)  # group → each group that it can be merged with → their largest squared distance
+    for square, one, other in heap:
+        apart[one][other] = apart[other][one] = square
+    members = {row: [row] for row in range(len(numbers))}
+    heapify(heap)
+    while heap:
+        square, one, other = heappop(heap)
+        if apart[one].get(other) != square:  # one of them has changed since
+            continue
+        members[one] += members.pop(other)
+        gone = apart.pop(other)
+        del apart[one][other], gone[one]
+        for third in gone:
+            del apart[third][other]
+        for third in list(apart[one]):
+            if third not in gone:
+                del apart[one][third], apart[third][one]
+            elif gone[third] > apart[one][third]:
+                apart[one][third] = apart[third][one] = gone[third]
+                heappush(heap, (gone[third], one, third))
+    group = np.empty(len(numbers), int)
+    for found, rows in enumerate(members.values()):
+        group[rows] = found
+    return group
+
+
+def _near_pairs(numbers, square):
+    # Yields (squared distance, row, later row), in blocks: all distances at once would fill the memory.
+    lengths = (numbers**2).sum(1)
+    for start in range(0, len(numbers), 1024):
+        block = slice(start, start + 1024)
+        squares = lengths[block, None] + lengths[start:] - 2 * numbers[block] @ numbers[start:].T
+        one, other = np.nonzero(np.triu(squares < square, 1))
+        yield from zip(squares[one, other].tolist(), (one + start).tolist(), (other + start).tolist())
