@@ -25,8 +25,7 @@ def tiny(outputs=1):
     return models.start_at(model, 35.0)
 
 
-def untrained_face_resnet():
-    network = models.face_network(31, window=(23, 30, 85))
+def untrained(network):
     torch.nn.init.normal_(network.head[-1].weight, std=0.1)  # its own start answers nearly the same to every face
     return network
 
@@ -35,7 +34,8 @@ NETWORKS = {
     "SimpleCNN": tiny,
     "SimpleCNN, a distribution": lambda: tiny(31),
     "ResNet": lambda: models.resnet(31, pretrained=False)[0],
-    "face ResNet": untrained_face_resnet,
+    "face ResNet": lambda: untrained(models.face_network(31, window=(23, 30, 85))),
+    "compact ResNet": lambda: untrained(models.compact_resnet(31)),
 }
 
 
