@@ -363,3 +363,14 @@ def test_a_table_is_saved_as_it_is(runs):
     save_table(pd.DataFrame({"mae": [4.5]}, index=pd.Index(["ResNet"], name="model")), "bands")
     assert (runs / "evaluation" / "bands.csv").read_text() == "model,mae\nResNet,4.5\n"
     assert [p.name for p in (runs / "evaluation").iterdir()] == ["bands.csv"]
+
+
+def test_nobody_does_better_than_the_best_possible_estimate():
+    rng = np.random.default_rng(0)
+    ages = np.r_[rng.integers(20, 51, 4000), np.full(4000, 30)]  # 30 is common
+    offsets = rng.normal(0, 2.7, len(ages))
+    best = evaluation.best_possible(ages[::2], offsets[::2], (ages + offsets)[1::2])
+    error = np.abs(best - ages[1::2]).mean()
+    assert error < np.abs(offsets[1::2]).mean() - 0.3  # who takes the apparent age for the age does not know this
+    for moved in (-1, 1):
+        assert error < np.abs(best + moved - ages[1::2]).mean()

@@ -173,10 +173,10 @@ def test_the_readme_gets_the_results_it_asks_for_and_keeps_the_rest(tmp_path):
     assert readme.read_text() == once
 
 
-def test_the_results_tell_how_far_each_model_is_above_a_known_floor(tmp_path):
-    rows = {"model": ["median", "net", "floor: apparent age"], "part": "test", "mae": [7.0, 3.5, 2.0]}
+def test_the_results_tell_how_far_each_model_is_above_the_best_possible(tmp_path):
+    rows = {"model": ["median", "net", "best possible"], "part": "test", "mae": [7.0, 3.5, 2.0]}
     rows |= {name: 1.0 for name in ("mae_low", "mae_high", "rmse", "cs5", "bias", "parameters", "seconds", "n")}
     pd.DataFrame(rows).to_csv(tmp_path / "known.csv")
     pd.DataFrame(rows).iloc[:2].to_csv(tmp_path / "unknown.csv")
-    assert run.results_table(tmp_path / "known.csv", "test")["above the floor"].tolist() == ["5.00", "1.50", ""]
-    assert "above the floor" not in run.results_table(tmp_path / "unknown.csv", "test")
+    assert run.results_table(tmp_path / "known.csv", "test")["above the best possible"].tolist() == ["5.00", "1.50", ""]
+    assert "above the best possible" not in run.results_table(tmp_path / "unknown.csv", "test")
