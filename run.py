@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -59,6 +60,10 @@ def run_all(notebooks, out, seed=None):
         stale.unlink(missing_ok=True)
     for stale in (out / "figs", out / "pics", out / "evaluation"):
         shutil.rmtree(stale, ignore_errors=True)
+    for half in out.rglob(f"{paths.HALF}*"):  # of a killed process; a young one may belong to another still at work
+        with suppress(FileNotFoundError):
+            if time.time() - half.stat().st_mtime > 24 * 60 * 60:
+                half.unlink()
     width = max((len(notebook.stem) for notebook in notebooks), default=0)
     for notebook in notebooks:
         print(f"{notebook.stem:<{width}}", end="  ", flush=True)
@@ -177,7 +182,7 @@ def publish(notebooks, out, root):
         for file in (root / folder).glob("*.png"):
             if file.name not in made | {"bench.png"}:  # which make bench draws
                 file.unlink()
-    if (out / "MODEL_CARD.md").exists():  # notebook 07 writes it
+    if (out / "MODEL_CARD.md").exists():  # notebook 08 writes it
         with paths.atomic(root / "MODEL_CARD.md") as temporary:
             shutil.copyfile(out / "MODEL_CARD.md", temporary)
 

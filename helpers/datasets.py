@@ -1,8 +1,7 @@
-"""The split into parts, and from the array of prepared pictures to batches `(B, 3, 128, 128)`."""
+"""The split into training, validation and test set, and from prepared pictures to batches `(B, 3, 128, 128)`."""
 
 import hashlib
 import mmap
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +19,8 @@ from .labels import read_labels, root_of
 from .paths import atomic, data_dir, need, tables_dir
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, so that pretrained weights see what they know
-
-LEVELS = np.arange(256, dtype=np.float32)[None, :, None]  # of a colour channel
-NORMALISED = ((LEVELS / 255 - MEAN) / STD).astype(np.float32)  # (1, 256, 3): what a level becomes, channel by channel
+SCALE = 1 / (255 * torch.tensor(STD)[:, None, None])
+SHIFT = -(torch.tensor(MEAN) / torch.tensor(STD))[:, None, None]
 
 strong_augmentation = v2.Compose(
     [
@@ -37,39 +35,29 @@ strong_augmentation = v2.Compose(
 PARTS = ("train", "valid", "test")
 
 
-@dataclass(frozen=True)  # for its repr, by which a checkpoint knows with which augmentation it was made
-class mild_augmentation:
-    """A transform of uint8 `(3, H, W)` or `(B, 3, H, W)`: mirrored or not, moved by up to `shift` pixels, relit.
+def mild_augmentation(images, shift=8):
+    """Return uint8 `images` `(3, H, W)` or `(B, 3, H, W)`, each mirrored or not, moved by up to `shift` pixels, relit.
 
     Every picture of a batch is changed in its own way, as by torchvision's RandomHorizontalFlip, RandomCrop with
     reflected padding and ColorJitter(0.2, 0.2), which would have to be called for one picture after the other.
     """
-
-    shift: int = 8
-
-    def __call__(self, images):
-        batch = _pixels(images.reshape(-1, *images.shape[-3:]))
-        n, height, width, _ = batch.shape
-        mirrored, moves = torch.rand(n) < 0.5, torch.randint(2 * self.shift + 1, (n, 2))
-        brightness, contrast = torch.empty(2, n).uniform_(0.8, 1.2)
-        changed = np.empty(batch.shape, np.uint8)
-        for i, (top, left) in enumerate(moves.tolist()):
-            image = cv2.copyMakeBorder(batch[i], *[self.shift] * 4, cv2.BORDER_REFLECT_101)
-            image = image[top : top + height, left : left + width]
-            if mirrored[i]:
-                image = cv2.flip(image, 1)
-            grey = np.dot(cv2.mean(image)[:3], (0.299, 0.587, 0.114))
-            # Both changes of light are linear, so together they are one table of what each level becomes.
-            relit = brightness[i].item() * (grey + contrast[i].item() * (LEVELS - grey))
-            cv2.LUT(image, relit.round().clip(0, 255).astype(np.uint8), dst=changed[i])
-        return _tensor(changed).reshape(images.shape)
+    batch = images.reshape(-1, *images.shape[-3:]).movedim(1, -1).numpy()  # (B, H, W, 3), as OpenCV has pictures
+    (n, height, width, _), changed = batch.shape, np.empty(batch.shape, np.uint8)
+    mirrored, moves = torch.rand(n) < 0.5, torch.randint(2 * shift + 1, (n, 2)).tolist()
+    light = torch.empty(n, 2).uniform_(0.8, 1.2).tolist()
+    for i, ((top, left), (brightness, contrast)) in enumerate(zip(moves, light)):
+        image = cv2.copyMakeBorder(batch[i], shift, shift, shift, shift, cv2.BORDER_REFLECT_101)
+        image = image[top : top + height, left : left + width]
+        image = cv2.flip(image, 1) if mirrored[i] else image
+        grey = np.dot(cv2.mean(image)[:3], (0.299, 0.587, 0.114))
+        # brightness · (grey + contrast · (image − grey)), which OpenCV rounds and cuts off at 0 and 255
+        cv2.addWeighted(image, brightness * contrast, image, 0, brightness * (1 - contrast) * grey, dst=changed[i])
+    return torch.from_numpy(changed).movedim(-1, 1).reshape(images.shape)
 
 
 def to_input(images):
     """Return uint8 `(..., 3, H, W)` as float32, normalised with ImageNet's mean and deviation of each channel."""
-    pixels = _pixels(images)
-    # A table of 256 levels, because converting, subtracting and dividing would pass three times over the memory.
-    return _tensor(cv2.LUT(pixels.reshape(-1, *pixels.shape[-2:]), NORMALISED).reshape(pixels.shape))
+    return torch.addcmul(SHIFT, images.float(), SCALE)  # in one pass over the memory
 
 
 def check_groups(groups):
@@ -96,28 +84,30 @@ def split_groups(ages, groups, seed=0) -> np.ndarray:
 
 
 def merge_rare(ages, least=10) -> np.ndarray:
-    """Return a class for each of `ages` so that every class has at least `least` pictures: neighbours are merged."""
-    classes, size = {}, 0
+    """Return a class for each of `ages` so that every class has at least `least` pictures: neighbours are merged.
+
+    A class is named by its lowest age. (Quantiles, as of `pd.qcut`, would leave a rare age alone between common ones.)
+    """
+    starts, size = [], least
     for age, count in pd.Series(ages).value_counts().sort_index().items():
-        if not classes or size >= least:
-            current, size = age, 0
-        classes[age] = current
+        if size >= least:
+            starts.append(age)
+            size = 0
         size += count
-    if size < least:  # the oldest are too few for a class of their own: they join the one below
-        below = max((c for c in classes.values() if c != current), default=current)
-        classes = {age: below if c == current else c for age, c in classes.items()}
-    return np.array([classes[age] for age in ages])
+    if size < least and len(starts) > 1:  # the oldest are too few for a class of their own: they join the one below
+        starts.pop()
+    return np.array(starts)[np.searchsorted(starts, ages, side="right") - 1]
 
 
 def write_splits(labels, part):
-    """Write `splits/{train,valid,test}.csv` of `labels`, given the name of the part of each row."""
+    """Write `splits/{train,valid,test}.csv` of `labels`, given the name of the set of each row."""
     for name in PARTS:
         with atomic(tables_dir() / "splits" / f"{name}.csv") as temporary:
             labels[part == name].to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
 
 
 def read_splits() -> pd.DataFrame:
-    """Return the labels of the three parts as one table with the column `part`, in the order of the labels table.
+    """Return the labels of the three sets as one table with the column `part`, in the order of the labels table.
 
     Raises `FileNotFoundError` that names notebook 03 when the split has not been made.
     """
@@ -135,16 +125,15 @@ def people_note(faces) -> str:
     found = faces["found_person"].notna().sum() if "found_person" in faces else 0
     note = f"Nobody noted who is in {unknown.sum():,} of {len(faces):,} pictures. "
     if not found:
-        return note + "Each counts as a person of its own, so one person may be in two parts."
+        return note + "Each counts as a person of its own, so one person may be in two sets."
     return note + f"By their faces {found:,} of them seem to show somebody who is in others, too: they stay together."
 
 
 def load_faces(file=None):
     """Return `(images, faces)`: the prepared pictures uint8 `(N, 128, 128, 3)`, mapped, and the table of the split.
 
-    Where nobody knows the person, the group that notebook 03 has found by the faces stands in, and without that a
-    picture counts as a person of its own. `file`: where `prepare_all` has put the
-    pictures of this split, when another process on this machine has just called it.
+    Where nobody knows the person, the group that notebook 03 has found stands in, or else the picture itself.
+    `file`: where `prepare_all` has put these pictures, when another process of this machine has just called it.
     """
     faces = read_splits()
     for stand_in in ("found_person", "path"):
@@ -158,7 +147,7 @@ class FaceAgeDataset(Dataset):
     """Faces and their ages (the field's `CustomDataset`), one by one or a batch at once.
 
     `images`: uint8 RGB `(N, 128, 128, 3)`, in memory or mapped. `ages`: years `(N,)`, or `(N, L)` with further labels.
-    `rows`: which of them belong to this part (all when omitted). `augment`: a transform on a uint8 tensor
+    `rows`: which of them belong to this set (all when omitted). `augment`: a transform on a uint8 tensor
     `(3, H, W)`, or None. `dataset[i]` is `(float32 (3, 128, 128), normalised; float32 age in years)`; with a list of
     numbers in place of `i` it is a batch, `(B, 3, 128, 128)` and `(B,)`. Raises `ValueError` when the lengths differ.
     """
@@ -172,11 +161,25 @@ class FaceAgeDataset(Dataset):
     def __len__(self):
         return len(self.rows)
 
+    def __getitem__(self, index):
+        rows = self.rows[index]
+        pixels = np.take(self.images, rows, axis=0)  # a copy: changing it leaves the source as it is
+        images = torch.from_numpy(pixels).movedim(-1, -3)
+        if self.augment is not None and (images.ndim == 3 or self.augment is mild_augmentation):
+            images = self.augment(images)
+        elif self.augment is not None:  # other transforms would change all pictures of a batch alike
+            images = torch.stack([self.augment(image) for image in images])
+        return to_input(images), torch.tensor(self.ages[rows])
+
+    def sample(self, count=128):
+        """Return `count` of its pictures at equal distances, `(count, 3, 128, 128)`, normalised but not augmented."""
+        return FaceAgeDataset(self.images, self.ages, self.rows)[np.linspace(0, len(self) - 1, count).astype(int)][0]
+
     def __repr__(self):  # tells two sets apart, so that a training never goes on with other faces
         pictures = Path(getattr(self.images, "filename", None) or "").name  # of the cache: it tells the content
-        told = self.ages[self.rows].tobytes() + self.rows.tobytes() + pictures.encode()
-        digest = hashlib.sha256(told).hexdigest()[:16]
-        return f"FaceAgeDataset({len(self)} faces, {digest}, augment={self.augment})"
+        content = self.ages[self.rows].tobytes() + self.rows.tobytes() + pictures.encode()
+        augment = getattr(self.augment, "__name__", self.augment)
+        return f"FaceAgeDataset({len(self)} faces, {hashlib.sha256(content).hexdigest()[:16]}, augment={augment})"
 
     def __getstate__(self):  # a worker that is not forked maps the file anew instead of getting a copy of it
         whole = isinstance(getattr(self.images, "base", None), mmap.mmap)  # and not a slice of it
@@ -186,20 +189,6 @@ class FaceAgeDataset(Dataset):
         self.__dict__ |= state
         if isinstance(self.images, Path):
             self.images = np.load(self.images, mmap_mode="r")
-
-    def sample(self, count=128):
-        """Return `count` of its pictures at equal distances, `(count, 3, 128, 128)`, normalised but not augmented."""
-        rows = self.rows[np.linspace(0, len(self) - 1, count).astype(int)]
-        return to_input(_tensor(np.take(self.images, rows, axis=0)))
-
-    def __getitem__(self, index):
-        rows = self.rows[index]
-        images = _tensor(np.take(self.images, rows, axis=0))  # a copy: changing it leaves the source as it is
-        if self.augment is not None and (images.ndim == 3 or isinstance(self.augment, mild_augmentation)):
-            images = self.augment(images)
-        elif self.augment is not None:  # other transforms would change all pictures of a batch alike
-            images = torch.stack([self.augment(image) for image in images])
-        return to_input(images), torch.tensor(self.ages[rows])
 
 
 def rank_and_size():
@@ -233,19 +222,10 @@ def make_loader(dataset, batch_size=64, train=False, seed=0, workers=0):
         raise ValueError(f"Batches of {min(batch_size, len(dataset))} have no {size} equal shares: choose a multiple.")
     # Without a batch size of its own the loader asks the dataset for whole batches. Its workers, if any, live for one
     # epoch: they are seeded by the generator at its start, so a resumed training draws what an uninterrupted one draws.
-    apart = partial(_seed_apart, rank_and_size()[0])
-    how = {"generator": generator, "num_workers": workers, "worker_init_fn": apart}
+    how = {"generator": generator, "num_workers": workers, "worker_init_fn": partial(_seed_apart, rank_and_size()[0])}
     return DataLoader(dataset, sampler=batches, batch_size=None, **how)
 
 
 def _seed_apart(rank, worker):
     # The generator is the same in all processes, since it shuffles; their workers must not augment alike.
     torch.manual_seed(torch.initial_seed() + 1_000 * rank)
-
-
-def _pixels(images):
-    return images.movedim(-3, -1).numpy()  # tensor (..., 3, H, W) → array (..., H, W, 3), as OpenCV has it
-
-
-def _tensor(pixels):
-    return torch.from_numpy(pixels).movedim(-1, -3)

@@ -2,14 +2,13 @@
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import cv2
 import imagehash
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from PIL import Image, UnidentifiedImageError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -24,16 +23,11 @@ VERSION = 2  # of `prepare`: raise it with every change, so that no stale pictur
 SMALLEST = 32  # pixels; a smaller picture holds no face that could be read
 NOISY = 4.0  # grey levels, of `noise_level`: above it notebook 04 shows that denoising helps
 BLURRED = 20.0  # of `sharpness`: below it notebook 04 shows that deblurring helps
-UPRIGHT = {  # what undoes each EXIF orientation, as views of an array (H, W, 3)
-    1: lambda image: image,
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: np.rot90(image, -1),
-    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
-    8: np.rot90,
-}
+UPRIGHT = {  # what undoes each EXIF orientation; 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 
 
@@ -50,9 +44,8 @@ def read_image(path) -> np.ndarray:
     try:
         with Image.open(path) as file:
             file.load()  # a TIFF is turned by that
-            turned = _turned(file)
-            image = np.asarray(to_rgb(file))
-        image = np.ascontiguousarray(UPRIGHT[turned](image))
+            image, undo = to_rgb(file), UPRIGHT.get(_orientation(file))
+            image = np.asarray(image if undo is None else image.transpose(undo))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
     except UnidentifiedImageError:
@@ -66,16 +59,12 @@ def read_image(path) -> np.ndarray:
     return image
 
 
-def _turned(file) -> int:
-    """Return the EXIF orientation of the Pillow image `file`; 1, upright, when it has none that can be read.
-
-    ImageOps.exif_transpose would write the other EXIF fields anew, and fails on those that some cameras get wrong.
-    """
+def _orientation(file):
+    # ImageOps.exif_transpose would write all EXIF fields anew, and fails on those that some cameras get wrong.
     try:
-        turned = file.getexif().get(0x0112, 1)
+        return file.getexif().get(0x0112, 1)
     except Exception:  # nothing but the picture is needed
         return 1
-    return turned if turned in UPRIGHT else 1
 
 
 def to_rgb(image):
@@ -163,8 +152,7 @@ def prepare_all(root, paths) -> np.ndarray:
             def fill(i):
                 array[i] = prepare(read_image(root / paths[i]))
 
-            for _ in _map(fill, range(len(paths)), "preparing"):
-                pass
+            list(_map(fill, range(len(paths)), "preparing"))
             array.flush()
     return np.load(cache, mmap_mode="r")
 
@@ -205,21 +193,18 @@ def near_duplicates(images, distance=8, alike=0.95) -> np.ndarray:
     directions = np.linalg.svd(sample, full_matrices=False)[2][:24].T
 
     def describe(image):
-        return np.packbits(imagehash.phash(Image.fromarray(image)).hash), _thumbnail(image) @ directions
+        bits = np.packbits(imagehash.phash(Image.fromarray(image)).hash).view(np.uint64)[0]
+        return bits, _thumbnail(image) @ directions
 
-    bits, points = np.empty((len(images), 8), np.uint8), np.empty((len(images), directions.shape[1]), np.float32)
-    for i, described in enumerate(_map(describe, images, "hashing")):
-        bits[i], points[i] = described
-    bits = bits.view(np.uint64)[:, 0]
+    bits, points = map(np.array, zip(*_map(describe, images, "hashing")))
     tree, radius, pairs = cKDTree(points), np.sqrt(2 - 2 * alike) + 1e-3, []
     for start in range(0, len(points), 1024):  # blocks keep the list of what is near small
         near = tree.query_ball_point(points[start : start + 1024], radius, workers=-1)
         left = np.repeat(np.arange(start, start + len(near)), [len(found) for found in near])
         right = np.concatenate(near).astype(int)
         close = (left < right) & (np.bitwise_count(bits[left] ^ bits[right]) <= distance)
-        left, right = left[close], right[close]
-        small = {i: _thumbnail(images[i]) for i in np.union1d(left, right)}
-        pairs += [(i, j) for i, j in zip(left, right) if small[i] @ small[j] > alike]
+        small = {i: _thumbnail(images[i]) for i in np.union1d(left[close], right[close])}
+        pairs += [(i, j) for i, j in zip(left[close], right[close]) if small[i] @ small[j] > alike]
     left, right = np.array(pairs, int).reshape(-1, 2).T
     return connected_components(coo_array((np.ones(len(left)), (left, right)), shape=(len(points),) * 2))[1]
 
@@ -246,11 +231,7 @@ def _inspect_one(root, path):
 
 
 def _map(function, items, title):
-    # Decoding and OpenCV release Python's lock, so threads use every core without copying the pictures.
-    bar = tqdm(total=len(items), desc=title, leave=False, mininterval=1)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
-        items = iter(items)
-        while block := list(islice(items, 256)):  # a million waiting calls, and their results, would fill the memory
-            for result in pool.map(function, block):
-                bar.update()
-                yield result
+    # Decoding and OpenCV release Python's lock, so threads use every core without copying the pictures. Joblib takes
+    # the next item when a thread is free: all the calls for a million pictures, waiting, would fill the memory.
+    results = Parallel(os.cpu_count(), prefer="threads", return_as="generator")(delayed(function)(i) for i in items)
+    return tqdm(results, title, len(items), leave=False, mininterval=1)

@@ -49,7 +49,8 @@ def find_faces(source) -> pd.DataFrame:
     source, layout = Path(source), find_layout(source)
     if layout == "csv":
         faces = _read_csv(source if source.is_file() else _csv_of(source))
-        faces["age"] = _years(faces["age"])
+        # Fractions count as the years completed, as people count them: 34.9 is 34.
+        faces["age"] = pd.to_numeric(faces["age"], errors="coerce").floordiv(1).astype("Int64")
     else:
         files = _files(source)
         read = _folder_age if layout == "folders" else _name_age
@@ -91,7 +92,7 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
     mark(told.notna(), told)
     out = (faces["age"] < ages[0]) | (faces["age"] > ages[1])
     mark(out.fillna(False), "age " + faces["age"].astype("string") + f" is outside {ages[0]} to {ages[1]}")
-    mark(_like(faces, same.cumcount() > 0), "identical to " + first)
+    mark(faces.index.isin(usable.index[same.cumcount() > 0]), "identical to " + first)
 
     labels = faces[reason.isna()].reset_index(drop=True)
     audit = faces.assign(reason=reason)[reason.notna()].reset_index(drop=True)
@@ -105,7 +106,7 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
 
 
 def read_labels(path) -> pd.DataFrame:
-    """Read a labels table or a part of the split, with `age` as whole years and `person` as text."""
+    """Read a labels table or one set of the split, with `age` as whole years and `person` as text."""
     text = dict.fromkeys(("path", "person", "found_person"), "string")
     return pd.read_csv(path, dtype=text | {"age": "int64"}, encoding="utf-8")
 
@@ -152,12 +153,3 @@ def _read_csv(file):
         lacks = f"{file} lacks the column {' and '.join(missing)} (it has {has})"
         raise ValueError(f"{lacks}: its header must be path,age[,person].")
     return table
-
-
-def _years(text):
-    # Part years count as the years completed, as people count them: 34.9 is 34.
-    return pd.to_numeric(text, errors="coerce").floordiv(1).astype("Int64")
-
-
-def _like(faces, where):
-    return where.reindex(faces.index, fill_value=False)

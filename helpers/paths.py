@@ -1,14 +1,15 @@
 """Where things are. One environment variable, `AGE_DATA`, names the photos; unset, it is `data/demo`."""
 
+import hashlib
 import os
 import re
-import time
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "data" / "demo"
+HALF = ".age-half-"  # how the name of a file begins that is not whole yet
 
 
 def data_dir() -> Path:
@@ -24,14 +25,27 @@ def is_demo() -> bool:
 
 
 def data_name() -> str:
-    """A name for the photos that is safe in a path: the last part of `AGE_DATA`, e.g. `utkface`."""
-    name = re.sub(r"[^\w.-]+", "_", data_dir().stem if data_dir().suffix == ".csv" else data_dir().name)
-    return f"{name}-own" if name == DEMO.name and not is_demo() else name
+    """A name for the photos that is safe in a path: the last part of `AGE_DATA`, e.g. `utkface`.
+
+    Another folder of the same name, or one that was moved, is called `utkface-` and six digits of a hash of its path.
+    """
+    if is_demo():
+        return DEMO.name
+    source = data_dir()
+    name = re.sub(r"[^\w.-]+", "_", source.stem if source.suffix == ".csv" else source.name)
+    name = f"{name}-own" if name == DEMO.name else name
+    known = ROOT / "runs" / name / "source.txt"  # a run of a former version has none: it is the first comer's
+    if known.exists() and known.read_bytes() != os.fsencode(source):
+        return f"{name}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:6]}"
+    return name
 
 
 def run_dir() -> Path:
-    """`runs/<data name>`, made if need be: figures, checkpoints, caches and logs of these photos."""
-    return _made(ROOT / "runs" / data_name())
+    """`runs/<data name>`, made if need be: figures, checkpoints, caches and logs of these photos, and their source."""
+    folder = _made(ROOT / "runs" / data_name())
+    if not is_demo() and not (folder / "source.txt").exists():
+        (folder / "source.txt").write_bytes(os.fsencode(data_dir()))
+    return folder
 
 
 def figs_dir() -> Path:
@@ -53,16 +67,13 @@ def tables_dir() -> Path:
 def atomic(path):
     """Yield a temporary name beside `path` and move it there when the block ends well; a half file never stays.
 
-    Several processes may write the same `path`, also from several machines: each has a name of its own.
+    Each writer has a name of its own, so that several processes may write the same `path`. A process that is killed
+    leaves one hidden file, whose name begins with `HALF`; `run.py` removes those.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for half in path.parent.glob(f".*.{'?' * 32}{path.suffix}"):  # what a killed process left, after a day
-        with suppress(FileNotFoundError):
-            if time.time() - half.stat().st_mtime > 24 * 60 * 60:
-                half.unlink()
     # The suffix stays last, because many writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f"{HALF}{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

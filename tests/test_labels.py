@@ -271,6 +271,14 @@ def test_the_photos_are_left_alone(tmp_path):
     assert snapshot(tmp_path) == before
 
 
+def test_the_counts_of_repeated_labels_that_notebook_02_quotes(real_photos):
+    table = real_photos.parent / "utkface_duplicate_ages.csv"  # the ages of identical pictures in the original UTKFace
+    if not table.exists():
+        pytest.skip("needs ../shared/data/utkface_duplicate_ages.csv")
+    ages = pd.read_csv(table).groupby("group")["age"].nunique()
+    assert (len(ages), (ages > 1).sum()) == (375, 205)
+
+
 # Properties
 
 kinds = st.sampled_from(["good", "good", "twin", "damaged", "text", "tiny"])

@@ -1,6 +1,7 @@
 """Where things land: results of other data never in the repository's own folders, files whole or absent."""
 
 import os
+import re
 
 import pytest
 from faces import one_sentence
@@ -61,7 +62,7 @@ def test_atomic_replaces_the_file_at_the_end_and_only_then(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_writers_of_one_file_do_not_meet_and_old_halves_are_cleared_away(tmp_path):
+def test_writers_of_one_file_do_not_meet(tmp_path):
     path = tmp_path / "table.csv"
     with paths.atomic(path) as one, paths.atomic(path) as other:
         assert one != other
@@ -69,17 +70,42 @@ def test_writers_of_one_file_do_not_meet_and_old_halves_are_cleared_away(tmp_pat
         other.write_text("other")
     assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]  # the one that ended last
 
-    with pytest.raises(KeyboardInterrupt), paths.atomic(path) as temporary:
-        old, young = (temporary.with_name(f".other.{letter * 32}.csv") for letter in "ab")
-        raise KeyboardInterrupt
-    mine = tmp_path / ".settings.csv"  # not ours
-    for file in (old, young, mine):
+
+def test_files_of_other_programs_stay(tmp_path):
+    others = [tmp_path / name for name in (f".table.{'a' * 32}.csv", ".settings.csv", f"{paths.HALF}{'b' * 32}.csv")]
+    for file in others:
         file.write_text("half")
-    for file in (old, mine):
         os.utime(file, (1, 1))
-    with paths.atomic(path) as temporary:
+    with paths.atomic(tmp_path / "table.csv") as temporary:
         temporary.write_text("new")
-    assert sorted(tmp_path.iterdir()) == sorted([path, young, mine])
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "table.csv"])
+
+
+def test_two_folders_of_one_name_do_not_share_a_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "root")
+
+    def run_of(folder):
+        monkeypatch.setenv("AGE_DATA", str(folder))
+        told = paths.data_name()
+        assert paths.run_dir() == paths.tables_dir() == tmp_path / "root" / "runs" / told
+        assert paths.data_name() == told  # also when the run is there
+        return told
+
+    first, other = tmp_path / "a" / "photos", tmp_path / "b" / "photos"
+    assert run_of(first) == "photos"
+    assert re.fullmatch("photos-[0-9a-f]{6}", run_of(other))
+    assert run_of(first) == "photos" and run_of(other) == run_of(tmp_path / "b" / "." / "photos")
+    assert len({run_of(first), run_of(other), run_of(tmp_path / "c" / "photos.csv")}) == 3
+    assert (tmp_path / "root" / "runs" / "photos" / "source.txt").read_text() == str(first)
+
+
+def test_a_run_of_a_former_version_belongs_to_the_first_that_comes(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    (tmp_path / "runs" / "photos").mkdir(parents=True)
+    for folder, name in (("a/photos", "photos"), ("b/photos", "photos-")):
+        monkeypatch.setenv("AGE_DATA", str(tmp_path / folder))
+        assert paths.run_dir().name.startswith(name)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_need_names_the_notebook_that_makes_the_file(tmp_path):
