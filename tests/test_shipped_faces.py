@@ -116,7 +116,7 @@ def small_network(folder, seed=0):
     train, valid = (np.flatnonzero(faces["part"] == part) for part in ("train", "valid"))
     training.seed_everything(seed)
     model = models.start_at(models.SimpleCNN(widths=(16, 32, 64, 128), hidden=64), ages[train].mean())
-    pictures = datasets.FaceAgeDataset(images, ages, train, datasets.mild_augmentation())
+    pictures = datasets.FaceAgeDataset(images, ages, train, datasets.mild_augmentation)
     loader = datasets.make_loader(pictures, batch_size=32, train=True)
     unseen = datasets.make_loader(datasets.FaceAgeDataset(images, ages, valid), batch_size=128)
     training.fit(model, loader, unseen, 8, folder, lr=1e-3, decay=0.95)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import torch
 from faces import one_sentence, toy
 from torchvision.transforms import v2
 
-from helpers import models, paths, training
+from helpers import checkpoints, models, paths, training
 from helpers.datasets import FaceAgeDataset, make_loader, mild_augmentation
 
 # Limits of trained numbers: at least five standard deviations above the mean over seeds and kinds of processor, as
@@ -184,13 +185,30 @@ def test_seed_everything_repeats_the_draws():
     assert draws() == first
 
 
+def test_setup_seeds_and_lets_tiny_numbers_count_as_zero():
+    code = (
+        "import torch; from helpers import training; tiny = lambda: (torch.tensor([1e-38]) / 100).item() > 0\n"
+        "before = tiny(); training.setup(3); print(before, tiny(), torch.initial_seed())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, stdout=subprocess.PIPE, text=True)
+    assert ended.stdout.split() == ["True", "False", "3"]  # and the import alone changes nothing
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep memory")
-def test_the_memory_of_freed_tensors_is_kept_for_the_next_ones():
-    resource, faults = pytest.importorskip("resource"), []
-    for _ in range(20):
-        torch.ones(2**24)  # 64 MB in 16,384 pages, freed at once
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-    assert faults[-1] - faults[9] < 16_384  # ten times as many when each is given back
+def test_with_the_makefiles_variables_freed_memory_is_kept_for_the_next_tensors():
+    variables = re.findall(r"^export (MALLOC_\w+) := (\d+)", (paths.ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(variables) == 2
+    code = (
+        "import resource, torch\nfaults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for step in range(20):\n    torch.ones(2**24); at = faults() if step == 9 else at if step > 9 else 0\n"
+        "print(faults() - at)"
+    )  # 64 MB in 16,384 pages, freed at once
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    given_back, kept = (
+        int(subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, check=True).stdout)
+        for env in (plain, plain | dict(variables))
+    )
+    assert kept < 16_384 < given_back
 
 
 # Checkpoints
@@ -199,13 +217,13 @@ def test_the_memory_of_freed_tensors_is_kept_for_the_next_ones():
 def test_the_best_epoch_is_kept(tmp_path, monkeypatch):
     script(monkeypatch, [5.0, 3.0, 4.0, 3.5])
     model, kept = small(), []
-    save = training._save
+    save = checkpoints.save
 
     def spy(path, content):
         kept.append((path.name, content["epoch"] if path.name == "best.pt" else len(content["history"])))
         save(path, content)
 
-    monkeypatch.setattr(training, "_save", spy)
+    monkeypatch.setattr(checkpoints, "save", spy)
     history = training.fit(model, *loaders(), 4, tmp_path)
     assert history["valid_mae"].tolist() == pytest.approx([5.0, 3.0, 4.0, 3.5], abs=1e-5)
     assert [k for k in kept if k[0] == "best.pt"] == [("best.pt", 1), ("best.pt", 2)]
@@ -220,9 +238,15 @@ def test_training_stops_early(tmp_path, monkeypatch):
     assert history["epoch"].tolist() == [1, 2, 3, 4]
 
 
-def test_numbers_of_numpy_are_taken(tmp_path):
-    best = pd.Series({"lr": 1e-3, "weight_decay": 0.01})  # as a search hands them over
-    training.fit(small(), *loaders(), 1, tmp_path, lr=best["lr"], weight_decay=best["weight_decay"])
+def test_numbers_of_numpy_are_taken_and_go_on(tmp_path):
+    best = pd.Series({"lr": 1e-3, "weight_decay": 0.01, "decay": 0.9, "head_lr": 2e-3})  # as a search hands them over
+    how = {name: best[name] for name in best.index} | {"patience": np.int64(3)}
+    train, valid = loaders()
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(small(), Interrupted(train, 2, 1), valid, np.int64(3), tmp_path, **how)
+    history = training.fit(small(), *loaders(), 3, tmp_path, **{name: value.item() for name, value in how.items()})
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert files(tmp_path) == ["best.pt", "logs"]  # the same settings: nothing was put aside
     training.load_weights(small(), tmp_path / "best.pt")
 
 
@@ -271,8 +295,8 @@ def test_a_training_cut_after_its_last_epoch_does_not_train_on(tmp_path, monkeyp
     script(monkeypatch, [3.0, 4.0, 5.0, 1.0])
     monkeypatch.setattr(training, "load_weights", lambda *_: pytest.fail("cut"))
     last = {}
-    save = training._save
-    monkeypatch.setattr(training, "_save", lambda path, content: (save(path, content), last.update({path: content})))
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda path, content: (save(path, content), last.update({path: content})))
     with pytest.raises(pytest.fail.Exception):
         training.fit(small(), *loaders(), 9, tmp_path, patience=2)
     save(tmp_path / "last.pt", last[tmp_path / "last.pt"])  # as if it was killed before it could tidy up
@@ -313,7 +337,7 @@ def test_other_faces_begin_anew(tmp_path):
 
 def test_checkpoints_need_no_code_to_be_loaded(tmp_path):
     saved = torch.load(cut(tmp_path), weights_only=True)
-    assert {"model", "averaged", "optimiser", "schedule", "settings", "history", "random"} == set(saved)
+    assert {"model", "averaged", "optimiser", "schedule", "settings", "history", "order"} == set(saved)
     assert len(saved["history"]) == 1 and saved["settings"]["lr"] == 1e-3
     assert torch.load(tmp_path / "best.pt", weights_only=True)["epoch"] == 1
 
@@ -327,11 +351,29 @@ def test_a_damaged_last_pt_is_named(tmp_path, damage):
     one_sentence(error.value, path, "delete it to train anew")
 
 
-def test_a_last_pt_of_another_model_is_named(tmp_path):
-    path = cut(tmp_path)
-    with pytest.raises(ValueError) as error:
-        training.fit(small(outputs=31), *loaders(), 4, tmp_path)
-    one_sentence(error.value, path, "of another model", "delete it")
+def other_loss(output, ages):
+    return ((models.to_years(output) - ages) ** 2).mean()
+
+
+@pytest.mark.parametrize("other", ["model", "dropout", "seed", "loss", "ages", "augment", "teacher"])
+def test_a_training_of_another_kind_is_not_gone_on_with(tmp_path, monkeypatch, capsys, other):
+    cut(tmp_path)
+    model, (train, valid) = small(), loaders(augment=mild_augmentation if other == "augment" else None)
+    if other in ("model", "dropout"):
+        model = small(outputs=31) if other == "model" else small(dropout=0.3)
+    if other == "seed":
+        train = make_loader(train.dataset, 4, train=True, seed=4)
+    if other == "loss":
+        monkeypatch.setattr(training, "age_loss", other_loss)
+    if other == "ages":
+        monkeypatch.setattr(checkpoints, "AGES", models.AGES + 1)
+    if other == "teacher":
+        train = make_loader(training.with_teacher(train.dataset, small(seed=1)), 4, train=True, seed=3)
+    former = (tmp_path / "best.pt").read_bytes()
+    assert len(training.fit(model, train, valid, 4, tmp_path)) == 4
+    told = "model" if other == "dropout" else other
+    one_sentence(capsys.readouterr().out.strip(), f"of a training with other {told}. This one begins anew")
+    assert (tmp_path / "former_best.pt").read_bytes() == former
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-200], lambda b: b"", lambda b: b"hello" * 9])
@@ -351,6 +393,41 @@ def test_weights_of_another_model_are_refused(tmp_path):
     one_sentence(error.value, "does not hold weights of this model")
     with pytest.raises(FileNotFoundError):
         training.load_weights(small(), tmp_path / "none.pt")
+
+
+def test_weights_of_other_ages_are_refused(tmp_path, monkeypatch):
+    cut(tmp_path)
+    monkeypatch.setattr(checkpoints, "AGES", models.AGES + 5)  # as many ages, each of them shifted
+    with pytest.raises(ValueError) as error:
+        training.load_weights(small(), tmp_path / "best.pt")
+    one_sentence(error.value, tmp_path / "best.pt", "for ages from 20 to 50", "train it again")
+
+
+def test_weights_say_on_which_faces_they_were_trained(tmp_path):
+    cut(tmp_path)
+    images, ages = toy(16)
+    for same in (FaceAgeDataset(images, ages), FaceAgeDataset(images, ages, augment=mild_augmentation)):
+        training.load_weights(small(), tmp_path / "best.pt", trained_on=same)
+    older = ages + (np.arange(16) == 3)
+    for other in (FaceAgeDataset(images, ages, np.arange(15)), FaceAgeDataset(images, older)):
+        with pytest.raises(ValueError) as error:
+            training.load_weights(small(), tmp_path / "best.pt", trained_on=other)
+        one_sentence(error.value, tmp_path / "best.pt", "another split", "train it again")
+
+
+def test_a_network_that_learnt_from_a_teacher_names_the_same_faces(tmp_path):
+    train, valid = loaders()
+    taught = make_loader(training.with_teacher(train.dataset, small(seed=1)), 16, train=True)
+    training.fit(small(), taught, valid, 1, tmp_path)
+    training.load_weights(small(), tmp_path / "best.pt", trained_on=train.dataset)
+
+
+def test_weights_without_a_note_of_their_faces_are_refused_only_where_it_is_asked_for(tmp_path):
+    torch.save({"model": small().state_dict()}, tmp_path / "best.pt")
+    training.load_weights(small(), tmp_path / "best.pt")
+    with pytest.raises(ValueError) as error:
+        training.load_weights(small(), tmp_path / "best.pt", trained_on=loaders()[0].dataset)
+    one_sentence(error.value, "another split")
 
 
 # What cannot be trained
@@ -407,7 +484,7 @@ def test_a_taught_model_comes_nearer_to_its_teacher(tmp_path, outputs):
 @pytest.mark.parametrize("outputs", [1, 31])
 def test_a_teachers_answers_stand_beside_the_ages_of_its_part_only(outputs):
     images, ages = toy(12)
-    teacher, part = small(outputs=outputs), FaceAgeDataset(images, ages, [7, 2, 5], mild_augmentation())
+    teacher, part = small(outputs=outputs), FaceAgeDataset(images, ages, [7, 2, 5], mild_augmentation)
     taught = training.with_teacher(part, teacher)
     assert repr(taught) != repr(part)  # so that a training never goes on with another teacher
     assert taught.rows.tolist() == [7, 2, 5]

@@ -1,7 +1,7 @@
 """A small training in a process of its own, which the tests kill: `python tests/train_toy.py FOLDER [options]`.
 
-`--kill FUNCTION N [RANK]` ends the process with SIGKILL at the N-th call of age_loss (in the middle of a step) or of
-torch.save with a name that begins with FUNCTION (in the middle of a file); of the process RANK when there are several.
+`--kill age_loss|last|best N [RANK]` ends the process with SIGKILL at the N-th loss (in the middle of a step) or the
+N-th save of last.pt or best.pt (in the middle of a file); of the process RANK when there are several.
 """
 
 import argparse
@@ -34,11 +34,11 @@ def kill_at(where, call):
         return len(calls) == call
 
     def dying_loss(output, ages):
-        return die() if count() else loss(output, ages)
+        return die() if output.requires_grad and count() else loss(output, ages)  # and not one of `settings_of`
 
     def dying_save(content, path):
         save(content, path)
-        if where in Path(path).name and count():
+        if where == ("last" if "history" in content else "best") and count():
             os.truncate(path, os.path.getsize(path) // 2)
             die()
 
@@ -62,10 +62,10 @@ if asked.kill and int(os.environ.get("RANK", 0)) == int((*asked.kill, 0)[2]):
     kill_at(asked.kill[0], int(asked.kill[1]))
 if asked.plain:  # in bfloat16 the rounding of other sums grows within some epochs to half a year
     training.fast_bfloat16 = lambda device: False
-training.seed_everything(5)
+training.setup(5)
 images, ages = toy(48)
 model = models.SimpleCNN(widths=(4, 4, 8, 8), hidden=16, dropout=0.0 if asked.plain else 0.2)
-train = FaceAgeDataset(images, ages, augment=None if asked.plain else mild_augmentation())
+train = FaceAgeDataset(images, ages, augment=None if asked.plain else mild_augmentation)
 loaders = make_loader(train, 8, train=True, seed=3), make_loader(FaceAgeDataset(images, ages), 10)
 model = models.start_at(model, 35.0)
 model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), model) if asked.norm else model

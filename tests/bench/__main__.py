@@ -32,6 +32,7 @@ CHECKS = {
 def main(sizes):
     """Measure everything and print it."""
     started = time.perf_counter()
+    training.setup(0)
     paths.run_dir()
     flops, memory = speed.rates()
     print(f"{torch.get_num_threads()} threads, fast bfloat16: {training.fast_bfloat16(speed.DEVICE)}")

@@ -22,7 +22,7 @@ def train(network, folder, seed, images, ages, rows, teacher=None):
     """Train `network` with the settings of the checkpoint in `folder` of the run, from the seed."""
     how = torch.load(paths.run_dir() / folder / "best.pt", weights_only=True)["settings"]
     chosen = {name: how[name] for name in ("epochs", "lr", "weight_decay", "decay", "head_lr")}
-    faces = datasets.FaceAgeDataset(images, ages, rows["train"], datasets.mild_augmentation())
+    faces = datasets.FaceAgeDataset(images, ages, rows["train"], datasets.mild_augmentation)
     faces = training.with_teacher(faces, teacher) if teacher else faces
     valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, rows["valid"]), 32)
     with tempfile.TemporaryDirectory() as kept:
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     rows = {part: np.flatnonzero(table["part"] == part) for part in datasets.PARTS}
     found = []
     for seed in map(int, sys.argv[1:]):
-        training.seed_everything(seed)
+        training.setup(seed)
         sample = datasets.FaceAgeDataset(images, ages, rows["train"]).sample()
         large = models.start_at(models.face_resnet(outputs, features.window_of(images)), ages.mean(), sample)
         train(large, "face_resnet", seed, images, ages, rows)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -23,11 +24,12 @@ DEVICE = torch.device("cpu")
 TORCHVISION = v2.Compose(  # what `mild_augmentation` does, for one picture after the other
     [v2.RandomHorizontalFlip(), v2.RandomCrop(128, padding=8, padding_mode="reflect"), v2.ColorJitter(0.2, 0.2)]
 )
-TOGETHER = {  # trained by two processes: a name of `training.RECIPES`, pictures of both together
+TOGETHER = {  # trained by two processes: a name of `RECIPES` in commands/train.py, pictures of both together
     "SimpleCNN": ("simple_cnn", 64),
     "SimpleCNN in batches of 512": ("simple_cnn", 512),  # eight times the computing for an exchange of weights
     "ResNet-18": ("resnet18", 64),
 }
+KEPT = dict(re.findall(r"^export (MALLOC_\w+) := (\d+)", (paths.ROOT / "Makefile").read_text(), re.MULTILINE))
 MEMORY = 64 * 2**20  # float32 numbers: several times what the largest caches hold
 
 
@@ -58,7 +60,10 @@ def trainer(model, batch_size, kind=torch.bfloat16, plain=False):
     `plain`: without channels last, the fused optimiser, and ReLU after pooling.
     """
     memory = torch.contiguous_format if plain else torch.channels_last
-    model = (nn.Sequential(model.features, model.head) if plain else model).to(memory_format=memory).train()
+    if plain:
+        order = [at for block in range(0, 12, 3) for at in (block, block + 2, block + 1)]
+        model = nn.Sequential(*[model.features[at] for at in order], model.head)
+    model = model.to(memory_format=memory).train()
     batch = torch.randn(batch_size, 3, 128, 128).to(memory_format=memory)
     ages = torch.full((batch_size,), 35.0)
     optimiser = torch.optim.AdamW(model.parameters(), fused=not plain)
@@ -100,17 +105,16 @@ def given_back():
     """
     if platform.libc_ver()[0] != "glibc":
         return []
-    usual = (
-        "import ctypes; mallopt = ctypes.CDLL(None).mallopt; mallopt(-1, 2**26), mallopt(-3, 2**25), mallopt(-4, 2**16)"
-    )
-    variants = {"ours": ("", False), "with memory given back": (usual, False), "of a plain loop": (usual, True)}
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    usual["PYTHONPATH"] = f"{HERE}{os.pathsep}{paths.ROOT}"
+    variants = {"ours": (KEPT, False), "with memory given back": ({}, False), "of a plain loop": ({}, True)}
     seconds = {name: [] for name in variants}
     for _ in range(3):
         for name, (settings, plain) in variants.items():
             steps = f"print(*speed.times(speed.trainer(speed.models.SimpleCNN(), 32, plain={plain})[0]))"
-            line = [sys.executable, "-c", f"import speed; {settings}\n{steps}"]
-            environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{paths.ROOT}"}
-            ended = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            code = f"import speed, torch; torch.set_flush_denormal(True); {steps}"
+            line = [sys.executable, "-c", code]
+            ended = subprocess.run(line, env=usual | settings, stdout=subprocess.PIPE, text=True, check=True)
             seconds[name].append(np.median(np.array(ended.stdout.split(), float)))
     ours = np.array(seconds.pop("ours"))
     return [(f"SimpleCNN: step {name} against ours", np.array(taken) / ours, "") for name, taken in seconds.items()]
@@ -132,7 +136,7 @@ def epochs():
     schedule = torch.optim.lr_scheduler.ConstantLR(optimiser)
     rows = []
     for workers in (0, 1):
-        loader = make_loader(FaceAgeDataset(prepared, ages, augment=mild_augmentation()), 32, True, workers=workers)
+        loader = make_loader(FaceAgeDataset(prepared, ages, augment=mild_augmentation), 32, True, workers=workers)
         memory, seconds = [next(iter(loader))] * len(loader), {"data": [], "memory": []}
         for _ in range(4):  # by turns, so that both meet the same disturbances
             for name, batches in (("data", loader), ("memory", memory)):
@@ -173,7 +177,7 @@ def cleaning(train_picture, epochs=10):
         begun, started = time.time(), time.perf_counter()
         prepared = images.prepare_all(root, names)
         made.append((time.perf_counter() - started) / len(names))
-        loader = make_loader(FaceAgeDataset(prepared, ages, augment=mild_augmentation()), 32, True)
+        loader = make_loader(FaceAgeDataset(prepared, ages, augment=mild_augmentation), 32, True)
         started = time.perf_counter()
         for _ in range(epochs):
             for _ in loader:
@@ -243,7 +247,7 @@ def stages(prepared, ages):
     optimiser = torch.optim.AdamW([weights], fused=True)
     # A weight, its gradient and two moments are read, three of them written; about 12 operations.
     found["AdamW"] = 12 * weights.numel(), 7 * 4 * weights.numel(), np.median(times(optimiser.step))
-    data = FaceAgeDataset(prepared, ages, augment=mild_augmentation())
+    data = FaceAgeDataset(prepared, ages, augment=mild_augmentation)
     rows, pixels = list(range(batch_size)), batch_size * 3 * 128 * 128
     # A byte is read and written as it is moved, relit and normalised, to four bytes; about 4 operations.
     found["load and augment"] = 4 * pixels, 10 * pixels, np.median(times(lambda: data[rows]))

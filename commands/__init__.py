@@ -1,0 +1,1 @@
+"""What is done without a notebook: `python -m commands.NAME --help`."""
