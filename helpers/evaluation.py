@@ -1,12 +1,9 @@
-"""How good an estimate is: errors with intervals, the baselines beside it, what moves it, and the tables of results."""
+"""How good an estimate is: errors with intervals, the baselines beside it, and the tables of results."""
 
 import numpy as np
 import pandas as pd
-from mapie.conformity_scores import ResidualNormalisedScore
-from mapie.regression import SplitConformalRegressor
-from scipy.stats import permutation_test
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LinearRegression, RidgeCV
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 from sklearn.pipeline import make_pipeline
 
@@ -19,11 +16,11 @@ DRAWS = 2000
 def bootstrap_means(values, groups=None, draws=DRAWS) -> np.ndarray:
     """Return `draws` means of `values` `(N,)`, each of groups (people) drawn with replacement, with all their pictures.
 
-    A picture is its own person when `groups` is omitted.
+    A picture is its own person when `groups` is omitted. Source: Efron and Tibshirani 1993, the cluster bootstrap.
     """
     rng, groups = np.random.default_rng(0), np.arange(len(values)) if groups is None else groups
     _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    # Sums of each person, because joining the rows of all that were drawn takes ten times as long.
+    # Sums of each person: joining the rows of all that were drawn takes ten times as long.
     sums, sizes = np.bincount(group, np.asarray(values, float)), np.bincount(group)
     drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(draws))
     return np.array([sums[people].sum() / sizes[people].sum() for people in drawn])
@@ -40,7 +37,7 @@ def metrics(true, predicted, groups=None) -> dict:
     if true.shape != predicted.shape:  # (N,) − (N, 1) would quietly become (N, N)
         raise ValueError(f"{predicted.shape} predictions for {true.shape} ages: one number a picture is needed.")
     if len(true) == 0 or not np.isfinite(predicted - true).all():
-        raise ValueError("No pictures, or a prediction that is not a number: the model diverged or the part is empty.")
+        raise ValueError("No pictures, or a prediction that is not a number: the model diverged or the set is empty.")
     error = predicted - true
     _, low, high = mean_interval(np.abs(error), groups)
     mse = mean_squared_error(true, predicted)
@@ -64,85 +61,28 @@ def mean_interval(values, groups=None, draws=DRAWS):
     return float(np.mean(values)), float(low), float(high)
 
 
-def group_p(values, inside, people):
-    """Return the p-value of a group's mean against that of all others, by exchanging people between the two.
+def conformal_radius(absolute_errors, level=0.9) -> float:
+    """Return the half width, years, of intervals around an estimate that hold the true age with probability `level`.
 
-    `values`: years `(N,)`; `inside`: whether a picture belongs to the group, the same for all pictures of a person.
-    Each person counts once, with the mean of their pictures. Raises `ValueError` with fewer than two people on a side.
+    `absolute_errors`: years `(N,)`, of calibration faces from which nothing was learnt and by which nothing was chosen.
+    The radius is the ⌈(N + 1) · level⌉-th smallest of them. The promise is for new faces from the same source.
+    Errors may also be divided by a scale of each face; then the radius is to be multiplied by that of the new face.
+    Raises `ValueError` when the faces are too few. Source: Vovk et al. 2005; Lei et al. 2018, split conformal.
     """
-    each = pd.DataFrame({"value": values, "inside": inside}).groupby(np.asarray(people, dtype=str)).mean()
-    sides = [each["value"][each["inside"] == side].to_numpy() for side in (1, 0)]
-    if min(map(len, sides)) < 2:
-        raise ValueError(f"{len(sides[0])} people in the group, {len(sides[1])} outside: at least two each are needed.")
-
-    def difference(a, b, axis):
-        return a.mean(axis) - b.mean(axis)
-
-    return float(permutation_test(sides, difference, vectorized=True, n_resamples=DRAWS, rng=0).pvalue)
+    errors = np.sort(np.asarray(absolute_errors, float))
+    rank = int(np.ceil(round((len(errors) + 1) * level, 9)))  # 0.9 has no exact binary form: 9.000000001 is meant as 9
+    if rank > len(errors):
+        least = int(np.ceil(round(level / (1 - level), 9)))
+        raise ValueError(f"{len(errors)} faces are too few for {level:.0%} intervals: calibrate on {least} or more.")
+    return float(errors[rank - 1])
 
 
-def conformal_intervals(true, known, target_known, score="constant", level=0.9):
-    """Return the ends `(low, high)`, years `(M,)`, of intervals that hold the true age with probability `level`.
+def calibrates(people) -> np.ndarray:
+    """Return which pictures of the validation set calibrate, bool `(N,)`: all those of every second person.
 
-    Split conformal prediction, by MAPIE. `known` `(N, k)`: of the calibration faces with the ages `true` `(N,)`, the
-    estimate and then whatever hints at its error; `target_known` `(M, k)`: the same of new faces of the same kind.
-    `score`: "constant" gives everybody the same width; "scaled" a width in proportion to the last column, positive;
-    "learnt" one in proportion to the error that a linear regression of its logarithm on all columns expects, fitted on
-    half of the calibration faces. Raises `ValueError` with too few faces for `level`.
+    The other half is there to choose by. `people`: who is in each picture of the set, in any order.
     """
-    least = int(np.ceil(round(1 / (1 - level), 6))) * (2 if score == "learnt" else 1)
-    if len(true) < least:
-        raise ValueError(f"{len(true)} calibration faces are too few for {level:.0%} intervals: take at least {least}.")
-    columns = np.eye(np.shape(known)[1])
-    # MAPIE wants regressors; these two return the first and the last column.
-    estimate, scale = (LinearRegression(fit_intercept=False).fit(columns, column) for column in columns[[0, -1]])
-    scores = {
-        "constant": "absolute",
-        "scaled": ResidualNormalisedScore(scale, prefit=True),
-        "learnt": ResidualNormalisedScore(split_size=0.5, random_state=0),
-    }
-    model = SplitConformalRegressor(estimate, level, scores[score]).conformalize(known, true)
-    return tuple(model.predict_interval(target_known)[1][:, :, 0].T)
-
-
-def banded_intervals(true, estimate, target_estimate, level=0.9):
-    """Return the ends `(low, high)`, years `(M,)`, of intervals that hold the true age with `level` in every age band.
-
-    Label-conditional conformal prediction (Vovk et al. 2005; MAPIE has none): an age stays possible for a new face
-    unless its distance from the estimate is among the outermost, (1 − level) / 2 on either side, of the calibration
-    faces of that age's band. The interval spans what is possible; all ages when a face is like none of these.
-    `true`, `estimate`: of the calibration faces `(N,)`; `target_estimate` `(M,)`: of new faces of the same kind.
-    """
-    ages, error = np.arange(AGE_MIN, AGE_MAX + 1), np.asarray(true, float) - estimate
-    gap = ages - np.asarray(target_estimate, float)[:, None]
-    possible = np.zeros(gap.shape, bool)
-    for band in age_bands(ages).categories:
-        known = np.sort(error[age_bands(np.asarray(true)) == band])
-        # The new face is counted in. With too few faces nothing is known of the outermost: the ends stay open.
-        cut = int(round((len(known) + 1) * (1 - level) / 2, 6))
-        low, high = (known[cut - 1], known[-cut]) if cut else (-np.inf, np.inf)
-        possible |= (age_bands(ages) == band) & (low <= gap) & (gap <= high)
-    return ages[possible.argmax(1)], ages[::-1][possible[:, ::-1].argmax(1)]
-
-
-def factor_shifts(factors, years) -> pd.DataFrame:
-    """Return what each level of each factor does to an estimate, one row a level in the order of `factors`.
-
-    `factors`: a picture a row with `person, factor, level`; each person has one with the factor "baseline", from which
-    the others differ by one level. `years`: the estimates `(N,)`. Columns: `factor, level, people`, the mean `shift`
-    from the baseline in years with its 95% interval `low, high`, its `spread` (standard deviation over people) and its
-    `size` (mean absolute shift). Raises `ValueError` when a person has no baseline.
-    """
-    table = factors[["person", "factor", "level"]].assign(years=np.asarray(years, float))
-    base, changed = (table[(table["factor"] == "baseline") == side] for side in (True, False))
-    shift = changed["years"] - changed["person"].map(base.set_index("person")["years"])
-    if shift.isna().any():
-        raise ValueError(f"{changed['person'][shift.isna()].iloc[0]} has no picture with the factor baseline: add it.")
-    rows = []
-    for (factor, level), one in shift.groupby([changed["factor"], changed["level"]], sort=False):
-        row = dict(zip(("shift", "low", "high"), mean_interval(one)), spread=one.std(), size=one.abs().mean())
-        rows.append({"factor": factor, "level": level, "people": len(one), **row})
-    return pd.DataFrame(rows)
+    return np.isin(np.asarray(people, dtype=str), np.unique(np.asarray(people, dtype=str))[::2])
 
 
 def age_bands(ages, width=5):
@@ -162,7 +102,7 @@ def by_age_band(true, predicted, width=5) -> pd.DataFrame:
 def pixels_ridge(images, rows, ages, target_rows) -> np.ndarray:
     """Return the ages that ridge regression on the pixels gives to `target_rows`: 32×32 grey, at most 150 PCA parts.
 
-    The baseline without a network. `images`: uint8 `(N, 128, 128, 3)`; `ages`: years of the training `rows`.
+    A baseline without a network. `images`: uint8 `(N, 128, 128, 3)`; `ages`: years of the training `rows`.
     """
 
     def small(which):

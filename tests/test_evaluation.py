@@ -1,21 +1,25 @@
 """The metrics against examples worked by hand, and what must hold for any numbers."""
 
+import ast
+from types import SimpleNamespace
+
+import cv2
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from faces import one_sentence, toy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from helpers import evaluation
+from helpers import evaluation, models, paths
 from helpers.evaluation import (
     age_bands,
-    banded_intervals,
     bootstrap_means,
     by_age_band,
-    conformal_intervals,
-    factor_shifts,
-    group_p,
+    calibrates,
+    conformal_radius,
     mean_interval,
     metrics,
     paired_difference,
@@ -237,126 +241,63 @@ def test_mean_interval_is_that_of_the_metrics():
     assert mean_interval(errors, people) == (measured["mae"], measured["mae_low"], measured["mae_high"])
 
 
-def test_a_group_that_differs_is_told_from_one_that_does_not():
-    rng = np.random.default_rng(0)
-    people = np.repeat(np.arange(60), 2)
-    inside, values = people < 20, rng.normal(0, 1, 120)
-    assert group_p(values + 2 * inside, inside, people) < 0.01
-    assert group_p(values, inside, people) > 0.05
-
-
-def test_p_values_are_even_where_nothing_differs():
-    """By person; pictures counted as people would find a difference far too often."""
-    rng, people = np.random.default_rng(0), np.repeat(np.arange(30), 4)
-    inside, wrong = people < 10, {"person": 0, "picture": 0}
-    for _ in range(200):
-        values = np.repeat(rng.normal(0, 2, 30), 4) + rng.normal(0, 1, 120)
-        wrong["person"] += group_p(values, inside, people) < 0.1
-        wrong["picture"] += group_p(values, inside, np.arange(120)) < 0.1
-    assert 0.04 <= wrong["person"] / 200 <= 0.17
-    assert wrong["picture"] / 200 > 0.25
-
-
-def test_one_person_alone_is_no_group():
-    with pytest.raises(ValueError) as error:
-        group_p([1.0, 2, 3, 4], [True, True, False, False], ["a", "a", "b", "c"])
-    one_sentence(error.value, "1 people in the group", "2 outside")
-
-
-def test_conformal_intervals_by_hand():
+def test_conformal_radius_by_hand():
     """Nine errors of 1 to 9 years: for 80% of new faces the eighth smallest is needed, ⌈0.8 · (9 + 1)⌉."""
-    ages = 30 + np.array([1, -2, 3, -4, 5, -6, 7, -8, 9])
-    low, high = conformal_intervals(ages, np.full((9, 1), 30.0), [[40.0], [25.0]], level=0.8)
-    assert low.tolist() == pytest.approx([32, 17]) and high.tolist() == pytest.approx([48, 33])
+    errors = [3, 1, 2, 9, 8, 7, 4, 5, 6]
+    assert conformal_radius(errors, 0.8) == 8
+    assert conformal_radius(errors, 0.75) == 8 and conformal_radius(errors, 0.5) == 5
+    assert conformal_radius(errors, 0.9) == conformal_radius(errors) == 9  # and not one more by rounding
 
 
-def toy_estimates(n, seed):
-    """Return `(ages, known)`: estimates whose error grows with a spread that is known, and that spread."""
-    rng = np.random.default_rng(seed)
-    ages, spread = rng.uniform(20, 50, n), rng.uniform(1, 6, n)
-    return ages, np.column_stack([ages + spread * rng.normal(0, 1, n), spread])
+@quick
+@given(st.lists(years, min_size=19, max_size=60), st.floats(0.1, 0.95))
+def test_a_radius_is_one_of_the_errors_and_holds_enough_of_them(errors, level):
+    radius = conformal_radius(errors, level)
+    assert isinstance(radius, float) and radius in errors
+    assert (np.array(errors) <= radius).mean() >= level - 1e-9
+    assert radius <= conformal_radius(errors, 0.95)
 
 
-@pytest.mark.parametrize("score", ["constant", "scaled", "learnt"])
 @pytest.mark.parametrize("level", [0.8, 0.9])
-def test_intervals_hold_what_they_promise_on_exchangeable_faces(score, level):
-    held = []
-    for seed in range(60):  # over calibrations too: the promise is about their mean, one may be lucky
-        ages, known = toy_estimates(300, seed)
-        low, high = conformal_intervals(ages[:150], known[:150], known[150:], score, level)
-        held.append(((low <= ages[150:]) & (ages[150:] <= high)).mean())
-    assert level - 0.015 <= np.mean(held) <= level + 0.03
+def test_intervals_hold_what_they_promise_on_exchangeable_faces(level):
+    """Skewed errors. Their mean coverage over many calibrations lies between level and level + 1 / (n + 1)."""
+    rng, held = np.random.default_rng(0), []
+    for _ in range(400):
+        errors = rng.exponential(3, 250)
+        held.append((errors[50:] <= conformal_radius(errors[:50], level)).mean())
+    assert level - 0.01 <= np.mean(held) <= level + 1 / 51 + 0.01
 
 
-def test_adaptive_intervals_are_narrow_where_the_error_is_small():
-    ages, known = toy_estimates(2000, 0)
-    easy = known[1000:, 1] < 2
-    width, held = {}, {}
-    for score in ("constant", "scaled", "learnt"):
-        low, high = conformal_intervals(ages[:1000], known[:1000], known[1000:], score)
-        width[score] = (high - low).mean()
-        held[score] = ((low <= ages[1000:]) & (ages[1000:] <= high))[~easy].mean()
-        assert np.ptp(high - low) < 1e-9 if score == "constant" else (high - low)[easy].mean() < 0.6 * width[score]
-    assert width["scaled"] < width["constant"]
-    assert held["constant"] < 0.88 < held["scaled"]  # the hard faces are who pays for a constant width
+def test_errors_divided_by_their_scale_make_intervals_that_hold_hard_faces_too():
+    rng, held = np.random.default_rng(0), {"constant": [], "scaled": []}
+    for _ in range(100):
+        scale = rng.uniform(1, 6, 400)
+        errors = np.abs(scale * rng.normal(0, 1, 400))
+        hard = scale[200:] > 4
+        held["constant"].append((errors[200:] <= conformal_radius(errors[:200]))[hard].mean())
+        radius = conformal_radius(errors[:200] / scale[:200]) * scale[200:]
+        held["scaled"].append((errors[200:] <= radius)[hard].mean())
+    assert np.mean(held["constant"]) < 0.85
+    assert 0.88 <= np.mean(held["scaled"]) <= 0.93
 
 
-@pytest.mark.parametrize("score, n", [("constant", 9), ("scaled", 9), ("learnt", 19)])
-def test_too_few_calibration_faces_are_refused(score, n):
-    ages, known = toy_estimates(n, 0)
+@pytest.mark.parametrize("level, least", [(0.9, 9), (0.8, 4), (0.5, 1)])
+def test_too_few_calibration_faces_are_refused(level, least):
+    assert conformal_radius(np.ones(least), level) == 1
     with pytest.raises(ValueError) as error:
-        conformal_intervals(ages, known, known, score, level=0.9)
-    one_sentence(error.value, f"{n} calibration faces", "at least")
+        conformal_radius(np.ones(least - 1), level)
+    one_sentence(error.value, f"{least - 1} faces", f"{least} or more")
 
 
-def test_banded_intervals_by_hand():
-    """Nineteen errors a band, for 80% the outermost are cut off: the young look 0 to 6 years older, the old younger."""
-    wrong = np.r_[-9, -3, np.zeros(15), 3, 9]
-    true, told = np.repeat([22.0, 47.0], 19), np.r_[25 + wrong, 44 + wrong]
-    low, high = banded_intervals(true, told, [28, 41], level=0.8)
-    # Between 25 and 44 no face tells, so nothing is ruled out.
-    assert low.tolist() == [22, 25] and high.tolist() == [44, 47]
-    middle = np.repeat(np.arange(25, 45), 19)  # always told right
-    low, high = banded_intervals(np.r_[true, middle], np.r_[told, middle], [28, 41, 60], level=0.8)
-    assert low.tolist() == [22, 41, 20] and high.tolist() == [28, 47, 50]  # the last is like no face: it may be any age
-
-
-def test_banded_intervals_hold_in_every_band_what_others_hold_on_average():
-    """Estimates that are pulled to the middle, as those of all networks: at the ends a constant width holds too few."""
-    held = {name: [] for name in ("constant", "banded")}
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        ages = rng.integers(20, 51, 1200)
-        told = 35 + 0.5 * (ages - 35) + rng.normal(0, 2.5, 1200)
-        ends = {"banded": banded_intervals(ages[:600], told[:600], told[600:])}
-        ends["constant"] = conformal_intervals(ages[:600], told[:600, None], told[600:, None])
-        for name, (low, high) in ends.items():
-            inside = pd.Series((low <= ages[600:]) & (ages[600:] <= high))
-            held[name].append(inside.groupby(age_bands(ages[600:]), observed=True).mean())
-    mean = {name: pd.concat(found, axis=1).mean(axis=1) for name, found in held.items()}
-    assert mean["constant"].min() < 0.8
-    assert 0.89 < mean["banded"].min()
-
-
-FACTORS = pd.DataFrame(
-    [("b", "baseline", "baseline"), ("a", "light", "left"), ("a", "baseline", "baseline"), ("b", "light", "left"),
-     ("a", "light", "dim")],
-    columns=["person", "factor", "level"],
-)  # fmt: skip
-
-
-def test_factor_shifts_by_hand():
-    table = factor_shifts(FACTORS, [40, 33, 30, 39, 28])  # a: +3 and −2 from 30; b: −1 from 40
-    assert list(zip(table["factor"], table["level"], table["people"])) == [("light", "left", 2), ("light", "dim", 1)]
-    assert table["shift"].tolist() == [1, -2] and table["size"].tolist() == [2, 2]
-    assert table["spread"][0] == pytest.approx(np.sqrt(8)) and np.isnan(table["spread"][1])
-    assert table.loc[0, ["low", "high"]].tolist() == [-1, 3]
-
-
-def test_a_person_without_a_baseline_is_named():
-    with pytest.raises(ValueError) as error:
-        factor_shifts(FACTORS[FACTORS.index != 0], [33, 30, 39, 28])
-    one_sentence(error.value, "b has no picture", "baseline")
+@quick
+@given(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=40))
+def test_the_calibration_half_takes_every_second_person_with_all_pictures(people):
+    half = calibrates(people)
+    assert half.shape == (len(people),)
+    sides = [{who for who, inside in zip(people, half) if bool(inside) == side} for side in (True, False)]
+    assert not sides[0] & sides[1]  # nobody is on both sides
+    assert 0 <= len(sides[0]) - len(sides[1]) <= 1
+    assert calibrates(people[::-1]).tolist() == half[::-1].tolist()
 
 
 def test_a_table_is_saved_as_it_is(runs):
@@ -374,3 +315,114 @@ def test_nobody_does_better_than_the_best_possible_estimate():
     assert error < np.abs(offsets[1::2]).mean() - 0.3  # who takes the apparent age for the age does not know this
     for moved in (-1, 1):
         assert error < np.abs(best + moved - ages[1::2]).mean()
+
+
+# What notebooks 07 and 08 teach in cells: their functions, as they stand there
+
+
+def from_notebook(stem, *names, **given):
+    """Return the functions `names` of a notebook as one namespace, which finds `given` in place of its variables."""
+    cells = nbformat.read(paths.ROOT / "notebooks" / f"{stem}.ipynb", as_version=4).cells
+    tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names]
+    assert {node.name for node in found} == {*names}
+    space = {"np": np, "pd": pd, "torch": torch, "cv2": cv2, "evaluation": evaluation, "models": models} | given
+    exec(compile(ast.Module(found, []), stem, "exec"), space)
+    return SimpleNamespace(**{name: space[name] for name in names})
+
+
+def test_a_group_that_differs_is_told_from_one_that_does_not():
+    cell = from_notebook("07_evaluation", "exchange", "p_value")
+    rng, people = np.random.default_rng(0), np.repeat(np.arange(60), 2)
+    inside, values = people < 20, rng.normal(0, 1, 120)
+    assert cell.p_value(cell.exchange(values + 2 * inside, inside, people)) < 0.01
+    assert cell.p_value(cell.exchange(values, inside, people)) > 0.05
+    # By hand: a person counts once, with the mean of their pictures.
+    assert cell.exchange([1.0, 3, 6, 7], np.array([True, True, False, False]), [*"aabc"], 1)[0] == 2 - 6.5
+
+
+def test_p_values_are_even_where_nothing_differs():
+    """By person; pictures counted as people would find a difference far too often."""
+    cell = from_notebook("07_evaluation", "exchange", "p_value")
+    rng, people = np.random.default_rng(0), np.repeat(np.arange(30), 4)
+    inside, wrong = people < 10, {"person": 0, "picture": 0}
+    for _ in range(200):
+        values = np.repeat(rng.normal(0, 2, 30), 4) + rng.normal(0, 1, 120)
+        for unit, groups in (("person", people), ("picture", np.arange(120))):
+            wrong[unit] += cell.p_value(cell.exchange(values, inside, groups, 400)) < 0.1
+    assert 0.04 <= wrong["person"] / 200 <= 0.17
+    assert wrong["picture"] / 200 > 0.25
+
+
+def test_intervals_of_every_band_hold_in_every_band_what_others_hold_on_average():
+    """Estimates that regress to the mean, as those of all networks: at the ends a constant width holds too few."""
+    held, age, years = {name: [] for name in ("constant", "every band")}, {}, {}
+    cell = from_notebook("07_evaluation", "every_band", age=age, years={"CNN": years}, level=0.9)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        ages = rng.integers(20, 51, 1200)
+        told = 35 + 0.5 * (ages - 35) + rng.normal(0, 2.5, 1200)
+        for side, values in ((age, ages), (years, told)):
+            side.update({"calibrate": values[:600], "test": values[600:]})
+        radius = conformal_radius(np.abs(ages - told)[:600])
+        ends = {"every band": cell.every_band("CNN", "test"), "constant": (told[600:] - radius, told[600:] + radius)}
+        for name, (low, high) in ends.items():
+            inside = pd.Series((low <= age["test"]) & (age["test"] <= high))
+            held[name].append(inside.groupby(age_bands(age["test"]), observed=True).mean())
+    mean = {name: pd.concat(found, axis=1).mean(axis=1) for name, found in held.items()}
+    assert mean["constant"].min() < 0.8
+    assert 0.89 < mean["every band"].min()
+
+
+def test_a_face_that_is_like_no_other_may_have_any_age():
+    age = {"calibrate": np.repeat(np.arange(20, 51), 9)}
+    years = {"CNN": {"calibrate": age["calibrate"] + 1.0, "new": np.array([30.0, 90.0])}}
+    cell = from_notebook("07_evaluation", "every_band", age=age, years=years, level=0.9)
+    low, high = cell.every_band("CNN", "new")  # everybody was told a year too much
+    assert low.tolist() == [29, 20] and high.tolist() == [29, 50]
+    age["calibrate"], years["CNN"]["calibrate"] = age["calibrate"][:45], years["CNN"]["calibrate"][:45]
+    low, high = cell.every_band("CNN", "new")  # of ages over 24 nothing is known, so none is ruled out
+    assert low.tolist() == [25, 25] and high.tolist() == [50, 50]
+
+
+def test_the_scale_is_the_standard_deviation_of_the_distribution():
+    cell = from_notebook("07_evaluation", "deviation")
+    logits = torch.full((2, len(models.AGES)), -100.0)
+    logits[0, [5, 15]] = 0  # 25 and 35, even
+    logits[1, 3] = 0  # sure
+    assert cell.deviation(logits).tolist() == pytest.approx([5.0, 0.1], abs=1e-2)  # never zero: it is divided by
+
+
+def test_shifts_are_those_from_the_same_persons_baseline():
+    rows = [("b", "baseline"), ("a", "light"), ("a", "baseline"), ("b", "light"), ("a", "blur")]
+    factors = pd.DataFrame(rows, columns=["person", "factor"])
+    calm = (factors["factor"] == "baseline").to_numpy()
+    cell = from_notebook("08_robustness", "shifts_of", factors=factors, calm=calm)
+    table = cell.shifts_of(np.array([40.0, 33, 30, 39, 28]))
+    assert table["person"].tolist() == [*"aba"] and table["shift"].tolist() == [3, -1, -2]
+
+
+def test_a_crop_is_tighter_or_looser_around_the_same_centre():
+    cell = from_notebook("08_robustness", "zoomed")
+    picture = np.zeros((1, 128, 128, 3), np.uint8)
+    picture[:, 32:96, 32:96] = 200  # a square of half the side
+    for zoom in (0.8, 1.0, 1.4):
+        side = np.sqrt((cell.zoomed(picture, zoom)[0, :, :, 0] > 100).sum())
+        assert side == pytest.approx(64 * zoom, abs=1)
+    assert np.array_equal(cell.zoomed(picture, 1.0), picture)
+
+
+def test_only_the_square_is_covered():
+    rng = np.random.default_rng(0)
+    faces, mean = rng.integers(0, 128, (2, 128, 128, 3), dtype=np.uint8), np.full((128, 128, 3), 200, np.uint8)
+    cell = from_notebook("08_robustness", "covered", mean_face=mean, side=32)
+    before, changed = faces.copy(), cell.covered(faces, 16, 48)
+    assert (changed[:, 16:48, 48:80] == 200).all() and (changed == 200).sum() == 2 * 32 * 32 * 3
+    assert np.array_equal(faces, before)
+
+
+def test_a_table_of_the_model_card_is_markdown():
+    cell = from_notebook("08_robustness", "as_table", "with_interval")
+    table = pd.DataFrame({"model": ["a"], "mae": [1.234], "mae_low": [1.0], "mae_high": [2.0], "n": [7]})
+    assert cell.as_table(table[["model", "mae", "n"]]) == "| model | mae | n |\n| --- | --- | --- |\n| a | 1.23 | 7 |\n"
+    assert cell.with_interval(table, "mae") == ["1.23 [1.00, 2.00]"]
