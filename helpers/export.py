@@ -1,5 +1,6 @@
 """A trained network as one ONNX file: pixels in, years out, in float32 or INT8, with what a user of it must know."""
 
+import copy
 import json
 from contextlib import redirect_stdout
 from io import StringIO
@@ -18,7 +19,7 @@ from .images import SIDE
 from .models import to_years
 from .paths import atomic
 
-MADE_BY = "notebook 08_deployment"
+MADE_BY = "notebook 09_deployment"
 
 
 class FromPixels(nn.Module):
@@ -37,19 +38,15 @@ class FromPixels(nn.Module):
 
 
 def export(network, path):
-    """Write `network` with its preprocessing to the ONNX file `path`: uint8 `(B, 128, 128, 3)` in, years `(B,)` out."""
-    network = FromPixels(network).cpu().eval()
+    """Write `network` with its preprocessing to the ONNX file `path`: uint8 `(B, 128, 128, 3)` in, years `(B,)` out.
+
+    The network itself stays as it is, on its device and in its mode.
+    """
+    whole = FromPixels(copy.deepcopy(network)).cpu().eval()
+    pictures, batch = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8), {0: torch.export.Dim("batch", min=1)}
+    how = {"input_names": ["pictures"], "output_names": ["years"], "external_data": False}  # one file
     with atomic(path) as temporary, redirect_stdout(StringIO()):  # the exporter tells every step
-        torch.onnx.export(
-            network,
-            (torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8),),
-            temporary,
-            input_names=["pictures"],
-            output_names=["years"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            external_data=False,  # one file
-            verbose=False,
-        )
+        torch.onnx.export(whole, (pictures,), temporary, dynamic_shapes=(batch,), verbose=False, **how)
         onnx.checker.check_model(temporary, full_check=True)
 
 
@@ -79,7 +76,11 @@ def quantise(path, quantised, images):
 
 
 def write_facts(path, **facts):
-    """Store `facts` (numbers, texts, lists) in the metadata of the ONNX file `path`, in place of those it has."""
+    """Store `facts` (numbers, texts, lists, dicts) in the metadata of the ONNX file `path`, in place of those it has.
+
+    A photo needs `margin`, `half_width`, `mae` and `ages` (the youngest and oldest that it knows); `data`, `trained_on`
+    (the training set) and `recipe` tell where it comes from.
+    """
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {name: json.dumps(fact) for name, fact in facts.items()})

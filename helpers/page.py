@@ -3,40 +3,49 @@
 import base64
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
-from .export import facts_of, load
+from .export import MADE_BY, facts_of, load
 from .images import BLURRED, NOISY
 from .paths import ROOT, atomic
 
 RUNTIME = "onnxruntime-web@1.30.0"  # the npm package (MIT) that runs ONNX models in a browser
-FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+FILES = {  # of it, with their SHA-256
+    "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
+    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+}
 
 
 def fetch_runtime(folder=ROOT / "runs" / "onnxruntime-web-1.30.0") -> Path:
     """Return `folder` with the two files of onnxruntime-web that a page needs, fetched with npm if they are not there.
 
-    Raises `OSError` with the remedy without npm or a network.
+    Raises `OSError` with the remedy without npm or a network, and when the files are not those that are known.
     """
-    if all((folder / name).exists() for name in FILES):
+    if all((folder / name).exists() and _digest((folder / name).read_bytes()) == FILES[name] for name in FILES):
         return folder
     if not shutil.which("npm"):
         raise OSError(f"The page needs {RUNTIME}: install npm (a part of Node.js) and run this again.")
     with tempfile.TemporaryDirectory() as place:
-        done = subprocess.run(
-            [shutil.which("npm"), "pack", "--silent", RUNTIME], cwd=place, capture_output=True, encoding="utf-8"
+        command = [shutil.which("npm"), "pack", "--silent", RUNTIME]
+        try:
+            subprocess.run(command, cwd=place, capture_output=True, check=True, timeout=300)
+            with tarfile.open(next(Path(place).glob("*.tgz"))) as archive:
+                found = {name: archive.extractfile(f"package/dist/{name}").read() for name in FILES}
+        except Exception as error:  # of npm, the network, the time limit or the archive
+            raise OSError(f"npm could not fetch {RUNTIME} in five minutes: run this again with a network.") from error
+    if wrong := [name for name in FILES if _digest(found[name]) != FILES[name]]:
+        raise OSError(
+            f"npm fetched another {wrong[0]} than that of {RUNTIME}, so it is not used: check npm's registry."
         )
-        packed = next(Path(place).glob("*.tgz"), None)
-        if done.returncode or not packed:
-            raise OSError(f"npm could not fetch {RUNTIME}: run this again with a network.")
-        with tarfile.open(packed) as archive:
-            for name in FILES:
-                with atomic(folder / name) as temporary, archive.extractfile(f"package/dist/{name}") as content:
-                    temporary.write_bytes(content.read())
+    for name, content in found.items():
+        with atomic(folder / name) as temporary:
+            temporary.write_bytes(content)
     return folder
 
 
@@ -44,23 +53,28 @@ def write_page(model_file, page, runtime):
     """Write the web page `page` that holds the model in `model_file` (ONNX) and the files of the folder `runtime`.
 
     It takes a photo, lets a person mark the eyes, crops it with the margin of the training pictures and estimates.
-    Raises what `load` raises.
+    Raises what `load` raises, and `ValueError` when the model does not know how faces are cropped.
     """
     facts = facts_of(load(model_file))
-    shown = {"margin": facts["margin"][:2], "half_width": facts["half_width"], "noisy": NOISY, "blurred": BLURRED}
+    if not facts["margin"] or not facts.get("ages"):
+        raise ValueError(f"{model_file} lacks the margin or the ages: run {MADE_BY} again with the face detector.")
+    shown = {"margin": facts["margin"][:2], "half_width": facts["half_width"], "ages": facts["ages"]}
     parts = {
-        "FACTS": json.dumps(shown),
+        "FACTS": json.dumps(shown | {"noisy": NOISY, "blurred": BLURRED}).replace("<", "\\u003c"),  # ends no script
+        "AGES": "{:.0f} to {:.0f}".format(*facts["ages"]),
         "DATA": "synthetic faces, so it is a demonstration" if facts.get("data") == "demo" else "photos",
         "MODEL": _packed(model_file),
-        "RUNTIME": _packed(runtime / FILES[0]),
-        "WASM": _packed(runtime / FILES[1]),
+        "RUNTIME": _packed(runtime / "ort.wasm.bundle.min.mjs"),
+        "WASM": _packed(runtime / "ort-wasm-simd-threaded.wasm"),
     }
     text = Path(__file__).with_name("phone.html").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = text.replace("{{" + name + "}}", part)
     with atomic(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(re.sub(r"{{(\w+)}}", lambda name: parts[name[1]], text), encoding="utf-8")
 
 
 def _packed(file):
     return base64.b64encode(gzip.compress(Path(file).read_bytes(), mtime=0)).decode()
+
+
+def _digest(content):
+    return sha256(content).hexdigest()

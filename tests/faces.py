@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -26,6 +27,36 @@ def toy(n=32, seed=0):
     ages = np.linspace(20, 50, n).round()
     images = (ages * 4)[:, None, None, None] + rng.normal(0, 10, (n, 128, 128, 3))
     return images.clip(0, 255).astype(np.uint8), ages
+
+
+def place(photo, face, centre, side, angle=0):
+    """Lay the square picture `face` on `photo` at `centre` (x, y), `side` pixels wide and turned; return `photo`."""
+    matrix = cv2.getRotationMatrix2D((face.shape[1] / 2, face.shape[0] / 2), angle, side / face.shape[0])
+    matrix[:, 2] += np.array(centre) - np.array(face.shape[1::-1]) / 2
+    return cv2.warpAffine(face, matrix, photo.shape[1::-1], dst=photo, borderMode=cv2.BORDER_TRANSPARENT)
+
+
+def page(height, width, colour=(127, 127, 127)):
+    """Return a picture of one colour, uint8 `(height, width, 3)`."""
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def patterns():
+    """Yield pictures without a face, uint8 `(400, 400, 3)`: squares, stripes, rings, noise, coloured spots."""
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:400, :400]
+    for period in (7, 16, 40):
+        for grey in (255 * ((x // period + y // period) % 2), 127 + 127 * np.sin(2 * np.pi * x / period)):
+            yield np.dstack([grey.astype(np.uint8)] * 3)
+        yield np.dstack([(127 + 127 * np.sin(np.hypot(x - 200, y - 200) * 3 / period)).astype(np.uint8)] * 3)
+    for cells in (8, 12, 20, 30, 50, 80):
+        coarse = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        for how in (cv2.INTER_CUBIC, cv2.INTER_NEAREST):
+            yield cv2.resize(coarse, (400, 400), interpolation=how)
+        spots = page(400, 400)
+        for centre in rng.integers(0, 400, (cells, 2)):
+            cv2.circle(spots, centre.tolist(), int(rng.integers(5, 60)), rng.integers(0, 256, 3).tolist(), -1)
+        yield spots
+    yield rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
 
 
 def snapshot(folder):

@@ -1,6 +1,5 @@
-"""From any photo to faces and ages: where the faces are, how they are cropped, what the command says and leaves."""
+"""From any photo to faces and ages: where the faces are, how they are cropped, and what is said of doubtful ones."""
 
-import os
 import subprocess
 import sys
 
@@ -9,14 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from faces import one_sentence, snapshot
+from faces import one_sentence, page, patterns, place
 from PIL import Image
+from skimage.transform import SimilarityTransform
 
-from helpers import deploy, export, images, labels, models, paths
+from helpers import align, datasets, deploy, export, images, paths
 
 pytest.importorskip("facenet_pytorch", reason="needs the face detector: requirements-optional.txt")
-
-GREY = (127, 127, 127)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,61 +26,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    """Some of the faces that are shipped, uint8 `(160, 160, 3)`."""
-    paths_of_faces = labels.find_faces(paths.DEMO)["path"]
-    return [images.read_image(paths.DEMO / path) for path in paths_of_faces[:: len(paths_of_faces) // 24]]
-
-
-@pytest.fixture(scope="module")
-def margin(shipped):
-    return deploy.margin_of(np.stack([images.prepare(face) for face in shipped]))
-
-
-@pytest.fixture(scope="module")
-def model_file(margin, tmp_path_factory):
-    torch.manual_seed(0)
-    network = models.SimpleCNN(widths=(4, 4, 8, 8), hidden=16)
-    file = tmp_path_factory.mktemp("models") / "tiny.onnx"
-    export.export(models.start_at(network, 35.0), file)
-    export.write_facts(file, margin=margin, half_width=7.5, mae=4.0, data="demo")
-    return file
-
-
-@pytest.fixture(scope="module")
-def model(model_file):
-    return export.load(model_file, threads=1)
-
-
-def place(photo, face, centre, side, angle=0):
-    """Lay the square picture `face` on `photo` at `centre` (x, y), `side` pixels wide and turned; return `photo`."""
-    matrix = cv2.getRotationMatrix2D((face.shape[1] / 2, face.shape[0] / 2), angle, side / face.shape[0])
-    matrix[:, 2] += np.array(centre) - np.array(face.shape[1::-1]) / 2
-    return cv2.warpAffine(face, matrix, photo.shape[1::-1], dst=photo, borderMode=cv2.BORDER_TRANSPARENT)
-
-
-def page(height, width, colour=GREY):
-    return np.full((height, width, 3), colour, np.uint8)
-
-
-@pytest.fixture(scope="module")
-def group(shipped):
-    """A photo of four people: different sizes, some turned; and where their pictures lie `(x, y, side)`."""
-    where = [(150, 200, 120, 0), (420, 500, 300, -12), (760, 180, 180, 10), (950, 560, 150, 0)]
-    photo = page(800, 1100)
-    for face, (x, y, side, angle) in zip(shipped[::5], where):
-        photo = place(photo, face, (x, y), side, angle)
-    return photo, [spot[:3] for spot in where]
-
-
 # Where the faces are
 
 
 def test_every_face_is_found_from_left_to_right(group):
     photo, where = group
-    boxes, points = deploy.detect(photo)
-    assert len(boxes) == len(points) == 4
+    boxes, points, scores = align.detect(photo)
+    assert len(boxes) == len(points) == 4 and (scores > align.SURE).all() and (scores <= 1).all()
     for (left, top, right, bottom), (x, y, side) in zip(boxes, where):
         assert abs((left + right) / 2 - x) < 0.2 * side and abs((top + bottom) / 2 - y) < 0.2 * side
         assert 0.25 * side < right - left < 0.9 * side
@@ -93,8 +43,8 @@ def test_every_face_is_found_from_left_to_right(group):
 
 @pytest.mark.parametrize("factor", [0.5, 4])
 def test_the_size_of_the_photo_changes_nothing_but_the_scale(group, factor):
-    boxes, points = deploy.detect(group[0])
-    larger, moved = deploy.detect(cv2.resize(group[0], None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA))
+    boxes, points, _ = align.detect(group[0])
+    larger, moved, _ = align.detect(cv2.resize(group[0], None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA))
     assert np.abs(larger / factor - boxes).max() < 12
     assert np.abs(moved / factor - points).max() < 6
 
@@ -107,11 +57,43 @@ def test_a_photo_without_a_face_gives_an_empty_table(model, shape):
         assert table.empty and list(table.columns) == deploy.COLUMNS
 
 
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_photo_that_lies_on_its_side_gives_the_upright_face_or_none(shipped, margin, model, turn):
+    """Scans, screenshots: turned, and no EXIF tells. A sideways crop would get a wrong age without a word."""
+    found = 0
+    for face in shipped[::2]:
+        photo = place(page(400, 400), face, (200, 200), 200)
+        (upright,) = (align.crop(photo, points, margin) for points in align.detect(photo)[1])
+        turned = np.rot90(photo, turn)
+        for points in align.detect(turned)[1]:
+            assert np.abs(align.crop(turned, points, margin).astype(int) - upright).mean() < 8
+            found += 1
+        for note in deploy.predict(turned, model)["note"]:
+            one_sentence(note, "turned by " + ("90° to the right", "180°", "90° to the left")[turn - 1])
+    assert found >= len(shipped[::2]) - 1
+
+
+def test_a_turned_photo_keeps_its_place(group, model):
+    """The boxes are those of the photo as it was given."""
+    left, top, right, bottom = deploy.predict(group[0], model).iloc[0][deploy.COLUMNS[:4]]
+    width = group[0].shape[1]
+    turned = deploy.predict(np.rot90(group[0]), model).astype({name: int for name in deploy.COLUMNS[:4]})
+    assert len(turned) == 4
+    expected = [top, width - 1 - right, bottom, width - 1 - left]
+    assert np.abs(turned[deploy.COLUMNS[:4]].to_numpy() - expected).max(1).min() <= 3
+
+
+def test_ghosts_on_patterns_stay_out_or_are_told(model):
+    for pattern in patterns():
+        table = deploy.predict(pattern, model)
+        assert table["note"].str.contains("it may be no face").all()
+
+
 def test_without_the_detector_the_remedy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
-    deploy.detector.cache_clear()
+    align.detector.cache_clear()
     with pytest.raises(ImportError) as error:
-        deploy.detector()
+        align.detector()
     one_sentence(error.value, "pip install --no-deps -r requirements-optional.txt")
 
 
@@ -122,14 +104,14 @@ def test_the_margin_is_a_property_of_the_pictures(shipped, margin):
     """Pictures with more around the face have their points nearer to the middle, by just as much."""
     looser = [place(page(128, 128), images.prepare(face), (64, 64), 96) for face in shipped]
     expected = (np.array(margin) - 0.5) * 96 / 128 + 0.5
-    assert np.abs(np.array(deploy.margin_of(np.stack(looser))) - expected).max() < 0.012
+    assert np.abs(np.array(align.margin_of(np.stack(looser))) - expected).max() < 0.012
     (left_x, left_y), (right_x, right_y), *_ = margin
     assert left_x < 0.5 < right_x and abs(left_y - right_y) < 0.02
 
 
 def test_pictures_without_faces_have_no_margin():
     with pytest.raises(ValueError) as error:
-        deploy.margin_of(np.stack([page(128, 128)] * 3))
+        align.margin_of(np.stack([page(128, 128)] * 3))
     one_sentence(error.value, "A face was found in 0 of 3 pictures")
 
 
@@ -149,7 +131,7 @@ def test_a_crop_undoes_turn_size_and_place(side, angle):
     points = (
         margin * 512 - 0.5 - 256
     ) @ turn.T + centre  # a share of the side lies half a pixel before its pixel's number
-    back = deploy.crop(photo, points, margin).astype(int)
+    back = align.crop(photo, points, margin).astype(int)
     error = np.abs(back - images.prepare(face))[8:-8, 8:-8]
     assert error.mean() < 1.5 and np.quantile(error, 0.99) < 6
 
@@ -157,7 +139,7 @@ def test_a_crop_undoes_turn_size_and_place(side, angle):
 def test_a_crop_at_the_border_repeats_the_edge():
     photo = page(100, 100, (10, 20, 30))
     margin = [[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.7], [0.6, 0.7]]
-    back = deploy.crop(photo, np.array(margin) * 200 - [90, 60], margin)
+    back = align.crop(photo, np.array(margin) * 200 - [90, 60], margin)
     assert back.shape == (128, 128, 3) and np.abs(back.astype(int) - (10, 20, 30)).max() <= 2
 
 
@@ -165,8 +147,20 @@ def test_a_photo_wider_than_opencv_turns_is_cropped():
     margin = [[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.7], [0.6, 0.7]]
     photo = page(128, 40_000)
     photo[:, -128:] = smooth()
-    back = deploy.crop(photo, np.array(margin) * 128 + [40_000 - 128 - 0.5, -0.5], margin).astype(int)
+    back = align.crop(photo, np.array(margin) * 128 + [40_000 - 128 - 0.5, -0.5], margin).astype(int)
     assert np.abs(back - images.prepare(smooth()))[2:-2, 2:-2].mean() < 1
+
+
+def test_the_crop_has_the_least_squared_error():
+    """Over all five points: x' = a·x − b·y + c, y' = b·x + a·y + d, solved directly."""
+    rng = np.random.default_rng(0)
+    for count in (2, 5, 5, 5):
+        points, target = rng.uniform(0, 500, (count, 2)), rng.uniform(0, 128, (count, 2))
+        x, y, one, none = *points.T, np.ones(count), np.zeros(count)
+        system = np.concatenate([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)])
+        (a, b, c, d), *_ = np.linalg.lstsq(system, target.T.ravel())
+        found = SimilarityTransform.from_estimate(points, target).params[:2]
+        assert found == pytest.approx(np.array([[a, -b, c], [b, a, d]]), abs=1e-6)
 
 
 # Faces and ages
@@ -181,9 +175,9 @@ def test_the_table(group, model):
 
 
 def test_the_age_is_that_of_the_aligned_crop(group, model, margin):
-    crops = [deploy.crop(group[0], points, margin) for points in deploy.detect(group[0])[1]]
+    crops = [align.crop(group[0], points, margin) for points in align.detect(group[0])[1]]
     assert np.allclose(deploy.predict(group[0], model)["age"], export.years_of(model, np.stack(crops)), atol=1e-3)
-    assert deploy.margin_of(np.stack(crops)) == pytest.approx(np.array(margin), abs=0.03)
+    assert align.margin_of(np.stack(crops)) == pytest.approx(np.array(margin), abs=0.03)
 
 
 def test_formats_and_modes_give_the_same_faces(group, model, tmp_path):
@@ -204,16 +198,71 @@ def test_formats_and_modes_give_the_same_faces(group, model, tmp_path):
     assert deploy.predict(np.asarray(picture.convert("L")), model).equals(grey)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((40, 40, 3)), np.zeros((40, 40, 2), np.uint8), np.zeros(40, np.uint8)])
-def test_an_array_that_is_no_picture_is_told(model, wrong):
-    with pytest.raises(ValueError, match="give uint8") as error:
+def test_pictures_and_bytes_are_taken_like_files(group, model, tmp_path, monkeypatch):
+    expected, exif = deploy.predict(group[0], model), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(group[0]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    assert deploy.predict((tmp_path / "turned.png").read_bytes(), model).equals(expected)
+    with Image.open(tmp_path / "turned.png") as picture:
+        assert deploy.predict(picture, model).equals(expected)
+    assert deploy.predict(Image.fromarray(group[0]).convert("RGBA"), model).equals(expected)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows
+    assert deploy.predict("~/turned.png", model).equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("https://example.org/me.jpg", "nothing is downloaded here"),
+        ("http:/example.org/me.jpg", "nothing is downloaded here"),
+        ("~nobody-of-that-name/me.jpg", "does not exist"),
+        (b"\xff\xd8\xff half of a file", "cannot be decoded"),
+        (b"", "cannot be decoded"),
+        (None, "NoneType cannot be read: give uint8 (H, W, 3), or a file"),
+        (7, "int cannot be read"),
+        ([1, 2], "list cannot be read"),
+        (torch.zeros(3, 40, 40), "Tensor cannot be read"),
+        (np.zeros((40, 40, 3)), "give uint8 (H, W, 3)"),
+        (np.zeros((40, 40, 2), np.uint8), "give uint8 (H, W, 3)"),
+        (np.zeros(40, np.uint8), "give uint8 (H, W, 3)"),
+    ],
+)
+def test_what_is_no_picture_is_told(model, wrong, why):
+    with pytest.raises(ValueError) as error:
         deploy.predict(wrong, model)
-    assert "\n" not in str(error.value)
+    one_sentence(error.value, why)
+
+
+def test_a_cropped_face_needs_no_detector(shipped, model, monkeypatch):
+    monkeypatch.setattr(deploy, "detect", None)
+    for face in shipped[:3]:
+        table = deploy.predict(face, model, cropped=True)
+        assert list(table.columns) == deploy.COLUMNS and table["score"].isna().all()
+        assert table["age"][0] == pytest.approx(export.years_of(model, images.prepare(face)[None])[0])
+        assert table.iloc[0][deploy.COLUMNS[:4]].tolist() == [0, 0, face.shape[1], face.shape[0]]
+        assert deploy.annotate(face, table).shape == face.shape
+
+
+def test_an_answer_near_the_ends_is_told(shipped, model_file, model, tmp_path):
+    age = deploy.predict(shipped[0], model, cropped=True)["age"][0]
+    for ages, why in {(age - 1, 50): "may be younger", (20, age + 1): "may be older", (age - 3, age + 3): ""}.items():
+        file = tmp_path / "model.onnx"
+        file.write_bytes(model_file.read_bytes())
+        export.write_facts(file, **export.facts_of(model) | {"ages": [float(end) for end in ages]})
+        for cropped in (True, False):
+            (note,) = deploy.predict(shipped[0], file, cropped)["note"]
+            one_sentence(note, why)
+            assert bool(note) == bool(why)
+
+
+def test_the_docstring_warns_of_bgr_first():
+    assert "RGB" in deploy.predict.__doc__.splitlines()[0] and "BGR" in deploy.predict.__doc__.splitlines()[0]
 
 
 def test_a_face_cut_by_the_border_is_told(shipped, model):
     face = cv2.resize(shipped[0], (400, 400), interpolation=cv2.INTER_CUBIC)
-    left, top, right, bottom = deploy.detect(face)[0][0].round().astype(int)
+    left, top, right, bottom = align.detect(face)[0][0].round().astype(int)
     assert deploy.predict(face, model)["note"].tolist() == [""]
     cut = face[:, left + (right - left) // 6 :]
     (note,) = deploy.predict(cut, model)["note"]
@@ -239,7 +288,7 @@ def test_boxes_are_drawn_and_the_rest_is_left(group, model):
 
 @pytest.mark.parametrize("box", [(-5, -5, 30, 30), (0, 0, 99, 79), (90, 70, 140, 120)])
 def test_a_box_at_the_border_is_drawn_inside(box):
-    table = pd.DataFrame([(*box, 34.2, 27.0, 41.4, "")], columns=deploy.COLUMNS)
+    table = pd.DataFrame([(*box, 34.2, 27.0, 41.4, 1.0, "")], columns=deploy.COLUMNS)
     drawn = deploy.annotate(page(80, 100), table)
     assert drawn.shape == (80, 100, 3) and (drawn != 127).any()
 
@@ -270,118 +319,16 @@ def test_a_hundred_megapixels_fit_into_memory(shipped, model_file, tmp_path):
     assert used["big"] - used["small"] < 1_100
 
 
-# The command
+# The model
 
 
-@pytest.fixture
-def album(tmp_path, group, shipped):
-    """A folder of two photos with faces, one without, and three files that are no good photos."""
-    folder = tmp_path / "album"
-    (folder / "sub").mkdir(parents=True)
-    Image.fromarray(group[0]).save(folder / "group.jpg", quality=95)
-    Image.fromarray(shipped[1]).save(folder / "sub" / "group.png")
-    Image.fromarray(page(300, 400)).save(folder / "wall.jpg")
-    (folder / "broken.jpg").write_bytes((folder / "group.jpg").read_bytes()[:3_000])
-    (folder / "notes.txt").write_text("no picture")
-    (folder / "page.jpg").write_text("<html>")
-    (folder / ".hidden.jpg").write_text("x")
-    return folder
-
-
-def test_a_folder_is_worked_through_whatever_it_holds(album, model_file, tmp_path, capsys):
-    before, out = snapshot(album), tmp_path / "annotated"
-    deploy.main([str(album), "--out", str(out), "--model", str(model_file)])
-    table = pd.read_csv(out / "ages.csv", keep_default_na=True)
-    assert list(table.columns) == ["photo", *deploy.COLUMNS]
-    faces = table.groupby(table["photo"].str.removeprefix(f"{album}{os.sep}"))["age"].count().to_dict()
-    assert faces == {"group.jpg": 4, f"sub{os.sep}group.png": 1} | dict.fromkeys(
-        ["broken.jpg", "notes.txt", "page.jpg", "wall.jpg"], 0
-    )
-    assert sorted(file.name for file in out.iterdir()) == ["ages.csv", "group_ages.jpg", "group_ages_2.jpg"]
-    assert Image.open(out / "group_ages.jpg").size == (1100, 800)
-    said = capsys.readouterr().out.splitlines()
-    for name, why in {
-        "wall.jpg": "no face was found",
-        "broken.jpg": "cannot be decoded",
-        "notes.txt": "is not a picture file",
-        "page.jpg": "holds no picture",
-    }.items():
-        (line,) = (line for line in said if str(album / name) in line)
-        one_sentence(line, why)
-    assert "5 faces in 2 of 6 files" in said[-1]
-    assert snapshot(album) == before
-
-
-@pytest.mark.parametrize("where", ["annotated", "."])
-def test_results_inside_the_folder_are_not_read_again(album, model_file, where):
-    out = album / where
-    for _ in range(2):
-        deploy.main([str(album), "--out", str(out), "--model", str(model_file)])
-        assert pd.read_csv(out / "ages.csv")["photo"].nunique() == 6
-        assert len(list(out.glob("*_ages*.jpg"))) == 2
-
-
-def test_a_photo_beside_its_result_is_not_overwritten(album, model_file):
-    before = (album / "group.jpg").read_bytes()
-    deploy.main([str(album / "group.jpg"), str(album / "group.jpg"), "--out", str(album), "--model", str(model_file)])
-    assert (album / "group.jpg").read_bytes() == before
-    assert len(pd.read_csv(album / "ages.csv")) == 4  # named twice, done once
-
-
-def test_a_photo_that_is_too_large_for_the_memory_is_named_and_the_rest_goes_on(
-    album, model_file, tmp_path, monkeypatch, capsys
-):
-    def full(photo, model):
-        if not full.met:
-            full.met = True
-            raise MemoryError
-        return whole(photo, model)
-
-    whole, full.met = deploy.predict, False
-    monkeypatch.setattr(deploy, "predict", full)
-    first, second = album / "wall.jpg", album / "group.jpg"
-    deploy.main([str(first), str(second), "--out", str(tmp_path / "out"), "--model", str(model_file)])
-    table = pd.read_csv(tmp_path / "out" / "ages.csv")
-    assert table["note"][0] == f"{first}: too large for the memory" and f"{first}: too large" in capsys.readouterr().out
-    assert table["age"].notna().any()
-
-
-def test_the_command_in_a_process_of_its_own(album, model_file, tmp_path):
-    command = [sys.executable, "-m", "helpers.deploy", album / "wall.jpg", album / "gone.jpg"]
-    command += ["--out", tmp_path / "out", "--model", model_file]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=paths.ROOT)
-    assert done.returncode == 1  # no face in any of them
-    assert f"{album / 'wall.jpg'}: no face was found" in done.stdout
-    assert f"{album / 'gone.jpg'} does not exist" in done.stdout
-    assert "Traceback" not in done.stderr and "photos: 100%" in done.stderr
-
-
-@pytest.mark.parametrize("kind", ["missing", "damaged", "none exported"])
-def test_without_a_model_the_command_ends_with_one_sentence(kind, album, tmp_path, monkeypatch):
-    monkeypatch.setattr(deploy, "run_dir", lambda: tmp_path / "runs")
-    file = tmp_path / "model.onnx"
-    if kind == "damaged":
-        file.write_bytes(b"no model")
-    named = [] if kind == "none exported" else ["--model", str(file)]
-    with pytest.raises(SystemExit) as stopped:
-        deploy.main([str(album), "--out", str(tmp_path / "out"), *named])
-    one_sentence(stopped.value.code, "notebook 08_deployment")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_model_without_a_margin_says_what_is_missing(album, model_file, tmp_path):
+def test_a_model_without_a_margin_says_what_is_missing(group, model_file, tmp_path):
     file = tmp_path / "model.onnx"
     file.write_bytes(model_file.read_bytes())
-    export.write_facts(file, margin=None, half_width=1.0, mae=4.0)  # notebook 08 had no detector
+    export.write_facts(file, margin=None, half_width=1.0, mae=4.0)  # notebook 09 had no detector
     with pytest.raises(ValueError) as error:
-        deploy.predict(album / "group.jpg", file)
-    one_sentence(error.value, "notebook 08_deployment", "detector")
-
-
-def test_an_output_folder_that_cannot_be_made_is_told(album, model_file):
-    with pytest.raises(SystemExit) as stopped:
-        deploy.main([str(album), "--out", str(album / "notes.txt"), "--model", str(model_file)])
-    one_sentence(stopped.value.code, album / "notes.txt")
+        deploy.predict(group[0], file)
+    one_sentence(error.value, "notebook 09_deployment", "detector")
 
 
 def test_the_model_with_the_smallest_error_is_used(model_file, tmp_path, monkeypatch):
@@ -394,3 +341,23 @@ def test_the_model_with_the_smallest_error_is_used(model_file, tmp_path, monkeyp
     (tmp_path / "deploy" / ".d.0.onnx").write_bytes(b"half of a file")  # as a killed export leaves them
     (tmp_path / "deploy" / "e.onnx").write_bytes(b"no model")
     assert deploy.best_model() == tmp_path / "deploy" / "b.onnx"
+
+
+def test_a_model_of_another_split_is_passed_over(model_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(deploy, "run_dir", lambda: tmp_path)
+    faces = datasets.read_splits()
+    (tmp_path / "cache").mkdir()
+    np.lib.format.open_memmap(tmp_path / "cache" / f"faces-{16 * '0'}.npy", "w+", np.uint8, (len(faces), 128, 128, 3))
+    (now,) = deploy.training_sets()
+    (tmp_path / "deploy").mkdir()
+    facts = export.facts_of(export.load(model_file))
+    for name, mae, trained_on in (("a", 3.0, now), ("b", 2.0, now.replace("(", "(1")), ("c", 1.0, None)):
+        file = tmp_path / "deploy" / f"{name}.onnx"
+        file.write_bytes(model_file.read_bytes())
+        export.write_facts(file, **facts | {"mae": mae, "trained_on": trained_on})
+    assert deploy.best_model() == tmp_path / "deploy" / "a.onnx"
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2
+    one_sentence(said[0], tmp_path / "deploy" / "b.onnx", "another split", "notebook 09_deployment")
+    monkeypatch.setattr(datasets, "tables_dir", lambda: tmp_path)  # without a split nothing can be told
+    assert deploy.best_model() == tmp_path / "deploy" / "c.onnx"

@@ -75,6 +75,19 @@ def test_the_file_gives_the_answers_of_pytorch(network, file, images):
     assert np.abs(years - expected).max() <= 0.01
 
 
+def test_the_network_that_is_exported_stays_as_it_is(tmp_path):
+    """In training mode, with its gradients, and able to learn on."""
+    network = tiny().train()
+    network(torch.randn(4, 3, 128, 128)).sum().backward()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    gradients = [weights.grad.clone() for weights in network.parameters()]
+    export.export(network, tmp_path / "model.onnx")
+    assert all(layer.training for layer in network.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert all(torch.equal(weights.grad, old) for weights, old in zip(network.parameters(), gradients))
+    network(torch.randn(4, 3, 128, 128)).sum().backward()
+
+
 def test_the_batch_is_free_and_changes_nothing(file, images):
     model = export.load(file, threads=1)
     together = export.years_of(model, images)
@@ -163,7 +176,7 @@ def test_eight_bits_know_more_than_steps(learnt):
 def test_a_missing_file_names_the_notebook(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         export.load(tmp_path / "gone.onnx")
-    one_sentence(error.value, tmp_path / "gone.onnx", "notebook 08_deployment")
+    one_sentence(error.value, tmp_path / "gone.onnx", "notebook 09_deployment")
 
 
 @pytest.mark.parametrize("content", ["text", "empty", "truncated", "checkpoint"])
@@ -173,7 +186,7 @@ def test_a_damaged_file_is_told(learnt, tmp_path, content):
     path.write_bytes(made[content] if content in made else (learnt[0] / "fit" / "best.pt").read_bytes())
     with pytest.raises(ValueError) as error:
         export.load(path)
-    one_sentence(error.value, path, "export it again with notebook 08_deployment")
+    one_sentence(error.value, path, "export it again with notebook 09_deployment")
 
 
 def test_a_model_without_facts_is_told(tmp_path):

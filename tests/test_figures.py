@@ -1,7 +1,6 @@
-"""The figures of notebooks 05 to 08: each is drawn, equal input gives equal files, the diagrams' texts stay apart."""
+"""Figures show the values that they are given, with the labels and the colours that belong to them."""
 
 import warnings
-from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,51 +22,16 @@ RESULTS = pd.DataFrame(
         "parameters": [0, 11_000],
     }
 )
-SHIPPED = RESULTS.assign(runtime=["PyTorch", "ONNX INT8"], size=[35.1, 0.7], median=[4.0, 0.6])
 CURVE = pd.DataFrame({"value": [4.0, 5], "low": [3.5, 4], "high": [4.5, 6]}, index=[0.8, 1.0])
-MEANS = pd.Series([24.0, 33, 44], index=[20, 35, 50])
-GROUPS = pd.DataFrame(
-    [(group, model, 9, 4.0, 3, 5, bias, bias - 1, bias + 1) for group, bias in (("women", -2), ("men", 1))
-     for model in ("SimpleCNN", "ResNet")],
-    columns=["group", "model", "people", "mae", "mae_low", "mae_high", "bias", "bias_low", "bias_high"],
-)  # fmt: skip
-COVERAGE = pd.DataFrame(
-    [(band, kind, 30, 0.9, 0.8, 0.97, 15.0) for kind in ("constant", "adaptive") for band in ("20-24", "25-29")],
-    columns=["band", "kind", "n", "coverage", "low", "high", "width"],
-)
-SHIFTS = pd.DataFrame(
-    [("light", "left", 9, -0.5, -1.0, 0.1, 1.5, 1.2), ("skin_tone", "0.50", 1, 2.0, 2.0, 2.0, np.nan, 2.0)],
-    columns=["factor", "level", "people", "shift", "low", "high", "spread", "size"],
-)
-SIZES = pd.DataFrame({"full recipe": [1.0, 2], "no augmentation": [2.0, 2]}, index=["light", "skin_tone"])
 
-
-def layers(widths, hidden):
-    maps = [(f"block {i}", (width, 128 >> i, 128 >> i)) for i, width in enumerate(widths, 1)]
-    return [("input", (3, 128, 128)), *maps, ("flatten", (widths[-1] * 64,)), ("linear", (hidden,)), ("age", (1,))]
-
-
-FULL, COMPACT = layers((32, 64, 128, 256), 512), layers((16, 32, 64, 128), 64)
 DRAW = {
-    "cnn_diagram": lambda: figures.cnn_diagram(FULL),
-    "cnn_diagram, compact": lambda: figures.cnn_diagram(COMPACT),
-    "method_diagram": lambda: figures.method_diagram(FACES),
     "learning_curves": lambda: figures.learning_curves(HISTORY, 7.4, "SimpleCNN"),
     "learning_curves, other unit": lambda: figures.learning_curves(HISTORY, loss_in_years=False),
     "predicted_against_true": lambda: figures.predicted_against_true([20, 30, 50], [25.0, 30, 45], "test", "MAE 3.3"),
     "predicted_against_true, many": lambda: figures.predicted_against_true([20, 50] * 2000, [25.0, 60] * 2000, "test"),
     "error_by_age": lambda: figures.error_by_age({"SimpleCNN": BANDS, "ResNet": BANDS}),
     "results_chart": lambda: figures.results_chart(RESULTS),
-    "augmentation_grid": lambda: figures.augmentation_grid(FACES[:2], [FACES, FACES], ["mild", "strong"]),
-    "size_and_speed": lambda: figures.size_and_speed(SHIPPED),
     "lines": lambda: figures.lines({"SimpleCNN": CURVE, "ResNet": CURVE[["value"]] + 1}, "zoom", "MAE", 1.0, "as is"),
-    "pull_and_calibration": lambda: figures.pull_and_calibration({"ResNet": MEANS}, {"ResNet": MEANS}),
-    "groups_chart": lambda: figures.groups_chart(GROUPS),
-    "coverage_chart": lambda: figures.coverage_chart(COVERAGE, 0.9),
-    "factor_shifts": lambda: figures.factor_shifts({"SimpleCNN": SHIFTS, "ResNet": SHIFTS}),
-    "factor_sizes": lambda: figures.factor_sizes(SIZES),
-    "heat_maps": lambda: figures.heat_maps({"trained": (FACES, np.eye(4)[:3, None] - 0.5)}, ["20", "30", "40"]),
-    "difference_histogram": lambda: figures.difference_histogram([-0.4, -0.3, -0.2], -0.3, -0.4, -0.2, ("A", "B")),
 }
 
 
@@ -81,76 +45,99 @@ def style():
     plt.close("all")
 
 
-@pytest.mark.parametrize("name", DRAW)
-def test_equal_input_gives_equal_files(name, tmp_path):
-    figure = DRAW[name]()
-    assert isinstance(figure, Figure)
-    assert figure.get_figwidth() <= figures.WIDTH
-    figures.show(figure, tmp_path / "first.png")
-    figures.show(DRAW[name](), tmp_path / "second.png")
-    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
-    assert {path.name for path in tmp_path.iterdir()} == {"first.png", "second.png"}  # no temporary file stays
+def texts(found):
+    return [text.get_text() for text in found]
+
+
+def test_a_figure_is_saved_whole_and_closed(tmp_path):
+    figures.show(figures.lines({"SimpleCNN": CURVE}, "zoom", "MAE"), tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"] and not plt.get_fignums()
+    assert plt.imread(tmp_path / "a.png").shape[1] == round(0.75 * figures.WIDTH * 40)
 
 
 @pytest.mark.parametrize("name", DRAW)
 def test_no_warning_under_the_cell(name, tmp_path):
     figure = DRAW[name]()
+    assert isinstance(figure, Figure) and figure.get_figwidth() <= figures.WIDTH
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.savefig(tmp_path / "saved.png")
         figure.savefig(tmp_path / "inline.png", bbox_inches="tight")  # how JupyterLab shows a figure
 
 
-@pytest.mark.parametrize("name", ["cnn_diagram", "cnn_diagram, compact", "method_diagram"])
-def test_texts_of_a_diagram_stay_apart_and_on_the_page(name):
-    figure = DRAW[name]()
-    figure.canvas.draw()
-    texts = [text for text in figure.axes[0].texts if text.get_text()]
-    assert len(texts) > 15
-    boxes = {text: text.get_window_extent() for text in texts}
-    for text, box in boxes.items():
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text.get_text()
-        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text.get_text()
-    for one, other in combinations(texts, 2):
-        assert not boxes[one].overlaps(boxes[other]), (one.get_text(), other.get_text())
+def test_a_model_has_one_colour_and_baselines_are_grey():
+    assert figures.colour_of("ResNet-18, from scratch") == figures.colour_of("ResNet-18") == figures.ORANGE
+    assert figures.colour_of("face ResNet, frozen") != figures.colour_of("face ResNet, fine-tuned") == figures.GREEN
+    assert figures.colour_of("compact ResNet") == figures.PINK and figures.colour_of("median") == figures.GREY
+    assert figures.colours_of(["face ResNet", "SimpleCNN"]) == [figures.GREEN, figures.BLUE]
+    assert figures.colours_of(["SimpleCNN, seed 1", "SimpleCNN, seed 2"]) == figures.PALETTE[:2]  # else they look alike
+    assert figures.colours_of(["median", "SimpleCNN", "best possible"]) == ["0.5", figures.BLUE, "0.25"]
 
 
-@pytest.mark.parametrize(("shapes", "total"), [(FULL, "8,778,049 parameters"), (COMPACT, "621,857 parameters")])
-def test_diagram_counts_the_parameters(shapes, total):
-    assert total in [text.get_text() for text in figures.cnn_diagram(shapes).axes[0].texts]
+def test_faces_stand_under_their_titles_in_rows():
+    figure = figures.face_grid(FACES, ["20", "30", "40"], columns=2, heading="Three faces")
+    shown = [(axis.get_title(), axis.images[0].get_array()) for axis in figure.axes if axis.images]
+    assert len(figure.axes) == 4 and [title for title, _ in shown] == ["20", "30", "40"]
+    assert all((array == face).all() for (_, array), face in zip(shown, FACES))
+    assert figure.get_suptitle() == "Three faces"
 
 
-def test_the_best_epoch_is_marked():
-    legend = figures.learning_curves(HISTORY).legends[0]
-    assert "best: 4.00, epoch 2" in [text.get_text() for text in legend.get_texts()]
+def test_learning_curves_show_both_errors_and_mark_the_best_epoch():
+    figure = figures.learning_curves(HISTORY, 7.4, "SimpleCNN")
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert lines["training set"].get_ydata().tolist() == [6, 4, 3]
+    assert lines["validation set"].get_ydata().tolist() == [6, 4, 5]
+    assert lines["best: 4.00, epoch 2"].get_xdata().tolist() == [2]
+    assert set(lines["guess the median: 7.40"].get_ydata()) == {7.4}
+    assert figure.axes[0].get_ylabel() == "mean absolute error, years"
+    assert figure.axes[1].lines[0].get_ydata() == pytest.approx([0.1, 1, 0])
+    three = figures.learning_curves(HISTORY, loss_in_years=False).axes
+    assert [axis.get_title(loc="left") for axis in three] == ["Error", "Loss, training set", "Learning rate × 1000"]
+
+
+def test_predictions_stand_over_true_ages():
+    figure = figures.predicted_against_true([20, 30, 50], [25.0, 30, 45], "test set", "MAE 3.3")
+    (axis,) = figure.axes
+    points = axis.collections[1].get_offsets()
+    assert points[:, 1].tolist() == [25, 30, 45] and np.abs(points[:, 0] - [20, 30, 50]).max() < 0.5
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert lines["median, true age ±2 years"] == [[20, 25], [30, 30], [50, 45]]
+    assert lines["no error"] == [[19, 19], [51, 51]] and axis.get_xlim() == axis.get_ylim() == (19, 51)
+    assert "MAE 3.3" in texts(axis.texts)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("true age, years", "predicted age, years")
+
+
+def test_errors_of_each_band_have_the_colour_of_their_model():
+    left, right = figures.error_by_age({"ResNet-18": BANDS, "SimpleCNN": BANDS + 1}).axes
+    assert texts(left.get_xticklabels()) == ["20-24\nn=9", "25-29\nn=7"]
+    for axis, column in ((left, "mae"), (right, "bias")):
+        assert [line.get_ydata().tolist() for line in axis.lines[:2]] == [[*BANDS[column]], [*BANDS[column] + 1]]
+        assert [line.get_color() for line in axis.lines[:2]] == [figures.ORANGE, figures.BLUE]
+    assert (left.get_ylabel(), right.get_ylabel()) == ("MAE, years", "bias, years")
+
+
+def test_results_are_points_with_intervals_the_first_at_the_top():
+    (axis,) = figures.results_chart(RESULTS.assign(model=["median", "ResNet-18, from scratch"])).axes
+    intervals, points = axis.lines[::2], axis.lines[1::2]
+    assert [line.get_xdata().tolist() for line in intervals] == [[6, 8], [3, 5]]
+    assert [line.get_xdata().tolist() for line in points] == [[7], [4]]
+    assert [line.get_color() for line in points] == [figures.GREY, figures.ORANGE]
+    assert texts(axis.get_yticklabels()) == ["median", "ResNet-18, from scratch\n11,000 parameters"]
+    assert texts(axis.texts) == ["7.00 (6.00 to 8.00)", "4.00 (3.00 to 5.00)"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]
+
+
+def test_lines_have_a_band_where_there_is_one_and_a_mark():
+    figure = figures.lines({"SimpleCNN": CURVE, "ResNet-18": CURVE[["value"]] + 1}, "zoom", "MAE", 1.0, "as is")
+    (axis,) = figure.axes
+    assert [line.get_ydata().tolist() for line in axis.lines[:2]] == [[4, 5], [5, 6]]
+    (band,) = axis.collections
+    assert band.get_paths()[0].get_extents().get_points().tolist() == [[0.8, 3.5], [1.0, 6.0]]
+    assert texts(figure.legends[0].get_texts()) == ["SimpleCNN", "ResNet-18", "as is"]
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_ylim()[0]) == ("zoom", "MAE", 0)
 
 
 def test_short_keeps_both_ends_of_a_long_name():
     assert figures.short("a.jpg") == "a.jpg"
     cut = figures.short("IMG_20240101_123456_portrait.jpg", 22)
     assert len(cut) == 22 and cut.startswith("IMG_2024") and cut.endswith("rait.jpg")
-
-
-def test_the_frontier_joins_only_what_nothing_beats_twice():
-    table = pd.DataFrame({"model": list("abcd"), "runtime": "r", "size": [1.0, 2, 3, 4], "median": [4.0, 3, 2, 1]})
-    table["mae"] = [5.0, 6.0, 4.0, 4.5]
-    left, right = figures.size_and_speed(table.assign(mae_low=table["mae"] - 1, mae_high=table["mae"] + 1)).axes
-    lines = [[tuple(point) for point in axis.lines[-1].get_xydata()] for axis in (right,)]
-    lines += [[tuple(point) for point in line.get_xydata()] for line in left.lines if len(line.get_xdata()) > 1]
-    assert lines[0] == [(1.0, 4.5), (2.0, 4.0)]
-    assert [(1.0, 5.0), (3.0, 4.0)] in lines
-
-
-def test_groups_and_factors_are_named_in_the_order_of_their_tables():
-    assert [t.get_text() for t in figures.groups_chart(GROUPS).axes[0].get_yticklabels()] == [
-        "women\n9 people",
-        "men\n9 people",
-    ]
-    axis = figures.factor_shifts({"ResNet": SHIFTS}).axes[0]
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["light, left", "skin tone, 0.50"]
-    assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first row is at the top
-
-
-def test_a_map_is_red_where_it_is_positive_and_zero_is_white():
-    image = figures.heat_maps({"trained": (FACES[:1], np.array([[[4.0, -1]]]))}, ["20"]).axes[0].images[1]
-    assert image.get_clim() == (-4, 4) and image.get_cmap().name == "RdBu_r"

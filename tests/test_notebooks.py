@@ -1,5 +1,6 @@
 """What nbval does not see: that every committed notebook was executed, is whole, short, and shows no private path."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def texts(cell):
         yield from (str(data) for kind, data in output.get("data", {}).items() if not kind.startswith("image/"))
 
 
+def says(text):
+    """Return whether a stored output says something: a figure's repr, an object's address do not."""
+    return bool(text.strip()) and not re.match(r"<[\w. ]+( size| object| at |\()", text)
+
+
 def broken_links(text, folder):
     """Return the relative links and pictures in `text` that lead nowhere from `folder`."""
     targets = (a or b for a, b in LINK.findall(text))
@@ -44,7 +50,7 @@ def broken_links(text, folder):
 
 def test_the_series_is_numbered_without_a_gap():
     assert [path.stem[:3] for path in NOTEBOOKS] == [f"{i:02d}_" for i in range(1, len(NOTEBOOKS) + 1)]
-    assert len(NOTEBOOKS) >= 6
+    assert len(NOTEBOOKS) >= 9
 
 
 @every_notebook
@@ -54,11 +60,12 @@ def test_every_cell_was_executed_in_order(path):
 
 
 @every_notebook
-def test_something_is_compared(path):
-    """nbval is green over cells without output or with a tag, so some must have an output and none."""
-    compared = [cell for cell in cells(path, "code") if cell.outputs and not cell.metadata.get("tags")]
-    assert compared, "no cell has an output that nbval compares"
-    skipped = [cell.execution_count for cell in cells(path, "code") if "nbval-skip" in cell.metadata.get("tags", [])]
+def test_half_of_the_cells_are_compared(path):
+    """By nbval, with what is stored: it is green over a cell without output or with a tag."""
+    every = cells(path, "code")
+    compared = [cell for cell in every if not cell.metadata.get("tags") and any(map(says, texts(cell)))]
+    assert 2 * len(compared) >= len(every), f"the output of {len(compared)} of {len(every)} code cells is compared"
+    skipped = [cell.execution_count for cell in every if "nbval-skip" in cell.metadata.get("tags", [])]
     assert not skipped, f"cells {skipped} are not run by the tests"
 
 
@@ -101,6 +108,26 @@ def test_links_and_pictures_of_the_pages_resolve(name):
     text = Path(paths.ROOT / name).read_text(encoding="utf-8")
     assert not broken_links(text, paths.ROOT)
     assert not PRIVATE.search(text.replace("../shared/data", ""))  # the real photos are named there, none is shown
+
+
+def test_what_says_something_is_told_from_what_does_not():
+    assert says("MAE 3.2") and says("<3 years") and says("<table>\n<tr>")
+    for silent in ("", " \n", "<Figure size 640x176 with 4 Axes>", "<IPython.core.display.Markdown object>"):
+        assert not says(silent)
+
+
+def test_helpers_are_thin():
+    """A reader understands each in two minutes. The training loop alone is one long function."""
+    files = sorted((paths.ROOT / "helpers").glob("*.py"))
+    sources = {file.name: file.read_text(encoding="utf-8") for file in files}
+    assert sum(len(source.splitlines()) for source in sources.values()) <= 2_300
+    functions = {
+        (name, node.name): node.end_lineno - node.lineno + 1
+        for name, source in sources.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {where: lines for where, lines in functions.items() if lines > 40}.keys() <= {("training.py", "fit")}
 
 
 def test_a_broken_link_is_found(tmp_path):

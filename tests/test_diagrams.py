@@ -1,0 +1,53 @@
+"""The diagrams of notebook 05: their texts stay apart and on the page, and the parameters are counted."""
+
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from helpers import figures
+from pics import diagrams
+
+
+def layers(widths, hidden):
+    maps = [(f"block {i}", (width, 128 >> i, 128 >> i)) for i, width in enumerate(widths, 1)]
+    return [("input", (3, 128, 128)), *maps, ("flatten", (widths[-1] * 64,)), ("linear", (hidden,)), ("age", (1,))]
+
+
+FACES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+FULL, COMPACT = layers((32, 64, 128, 256), 512), layers((16, 32, 64, 128), 64)
+DRAW = {
+    "cnn_diagram": lambda: diagrams.cnn_diagram(FULL),
+    "cnn_diagram, compact": lambda: diagrams.cnn_diagram(COMPACT),
+    "method_diagram": lambda: diagrams.method_diagram(FACES),
+    "method_diagram, one face": lambda: diagrams.method_diagram(FACES[:1]),
+}
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context():
+        plt.switch_backend("agg")
+        figures.use_style()
+        yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_texts_of_a_diagram_stay_apart_and_on_the_page(name):
+    figure = DRAW[name]()
+    figure.canvas.draw()
+    texts = [text for text in figure.axes[0].texts if text.get_text()]
+    assert len(texts) > 15 and figure.get_figwidth() == figures.WIDTH
+    boxes = {text: text.get_window_extent() for text in texts}
+    for text, box in boxes.items():
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text.get_text()
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text.get_text()
+    for one, other in combinations(texts, 2):
+        assert not boxes[one].overlaps(boxes[other]), (one.get_text(), other.get_text())
+
+
+@pytest.mark.parametrize(("shapes", "total"), [(FULL, "8,778,049 parameters"), (COMPACT, "621,857 parameters")])
+def test_a_diagram_counts_the_parameters(shapes, total):
+    assert total in [text.get_text() for text in diagrams.cnn_diagram(shapes).axes[0].texts]
