@@ -1,0 +1,1 @@
+"""The diagrams and stills of the pages; `diagrams` draws two of them."""
