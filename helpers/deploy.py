@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .align import SURE, crop, detect
 from .datasets import FaceAgeDataset, load_faces
 from .export import MADE_BY, facts_of, load, years_of
-from .images import UPRIGHT, prepare, read_image, to_rgb
+from .images import prepare, read_image, to_rgb, upright
 from .paths import run_dir
 
 COLUMNS = ["left", "top", "right", "bottom", "age", "low", "high", "score", "note"]
@@ -90,8 +90,7 @@ def as_picture(photo) -> np.ndarray:
         try:
             picture = Image.open(BytesIO(photo)) if isinstance(photo, bytes) else photo
             picture.load()
-            upright = UPRIGHT.get(picture.getexif().get(0x0112), UPRIGHT[1])
-            return np.ascontiguousarray(upright(np.asarray(to_rgb(picture))))
+            return upright(picture)
         except Exception as error:  # Pillow has many for the many ways to be damaged
             raise ValueError("The picture cannot be decoded: give the bytes of a whole JPEG or PNG file.") from error
     if getattr(photo, "dtype", None) != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (3,), (4,)):

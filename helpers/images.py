@@ -44,8 +44,7 @@ def read_image(path) -> np.ndarray:
     try:
         with Image.open(path) as file:
             file.load()  # a TIFF is turned by that
-            image, undo = to_rgb(file), UPRIGHT.get(_orientation(file))
-            image = np.asarray(image if undo is None else image.transpose(undo))
+            image = upright(file)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
     except UnidentifiedImageError:
@@ -59,12 +58,15 @@ def read_image(path) -> np.ndarray:
     return image
 
 
-def _orientation(file):
+def upright(file) -> np.ndarray:
+    """Return the loaded Pillow image `file` as uint8 RGB `(H, W, 3)`, turned as its EXIF orientation says."""
     # ImageOps.exif_transpose would write all EXIF fields anew, and fails on those that some cameras get wrong.
     try:
-        return file.getexif().get(0x0112, 1)
+        undo = UPRIGHT.get(file.getexif().get(0x0112))
     except Exception:  # nothing but the picture is needed
-        return 1
+        undo = None
+    image = to_rgb(file)
+    return np.asarray(image if undo is None else image.transpose(undo))
 
 
 def to_rgb(image):
