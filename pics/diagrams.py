@@ -1,4 +1,4 @@
-"""The two diagrams of notebook 05, `CNN.png` and `Model_diagram.png`.
+"""The diagrams of notebook 05, `CNN.png` and `Model_diagram.png`, and the residual block of notebook 06.
 
 They are drawn in inches on an empty page, so that text keeps its size and its place.
 """
@@ -32,6 +32,27 @@ def cnn_diagram(shapes):
         x, before, total = x + width + depth + gap, shape, total + count
     _write(page, WIDTH - 0.15, 3.2, f"{total:,} parameters", 12, ha="right")
     return page.figure
+
+
+def residual_block():
+    """Return a figure of a residual block: `y = relu(x + f(x))`, with `f` of two 3×3 convolutions."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.5))
+    boxes = ["x", "3×3\nconvolution", "batch norm,\nReLU", "3×3\nconvolution", "batch\nnorm", "+", "ReLU", "y"]
+    arrow = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, "color": "black"}
+    for at, box in enumerate(boxes):
+        if len(box) > 1:
+            look = {"boxstyle": "round,pad=0.05", "fc": "#dce9f5", "ec": BLUE}
+            axis.add_patch(patches.FancyBboxPatch((at - 0.32, -0.3), 0.64, 0.6, **look))
+        axis.text(at, 0, box, ha="center", va="center", fontsize=9 if len(box) > 1 else 15)
+        if at:
+            axis.annotate("", (at - 0.37, 0), (at - 0.63, 0), arrowprops=arrow)
+    shortcut = {"arrowstyle": "->", "connectionstyle": "bar,fraction=-0.14", "color": ORANGE, "lw": 2}
+    axis.annotate("", (5, 0.2), (0, 0.2), arrowprops=shortcut)
+    axis.text(2.5, 1.0, "shortcut: x as it is", ha="center", color=ORANGE)
+    axis.text(2.5, -0.75, "f(x)", ha="center")
+    axis.set(xlim=(-0.5, 7.5), ylim=(-0.9, 1.5))
+    axis.axis("off")
+    return figure
 
 
 def method_diagram(faces):
@@ -158,7 +179,7 @@ def _block_size(shape):
 
 def _operation(before, shape, last):
     if len(shape) == 3:
-        return "conv 3×3\nReLU\nmax pool\n2×2"
+        return "conv 3×3\nmax pool\n2×2\nReLU"
     return "flatten" if len(before) == 3 else "linear" if last else "linear\nReLU"
 
 

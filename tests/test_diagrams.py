@@ -51,3 +51,14 @@ def test_texts_of_a_diagram_stay_apart_and_on_the_page(name):
 @pytest.mark.parametrize(("shapes", "total"), [(FULL, "8,778,049 parameters"), (COMPACT, "621,857 parameters")])
 def test_a_diagram_counts_the_parameters(shapes, total):
     assert total in [text.get_text() for text in diagrams.cnn_diagram(shapes).axes[0].texts]
+
+
+def test_the_residual_block_leads_x_around_f():
+    figure = diagrams.residual_block()
+    figure.canvas.draw()
+    texts = figure.axes[0].texts
+    words = [text.get_text() for text in texts]
+    assert words[0] == "x" and words.count("3×3\nconvolution") == 2 and "y" in words
+    boxes = [text.get_window_extent() for text in texts if text.get_text() not in ("", "f(x)", "shortcut: x as it is")]
+    assert all(one.x1 < other.x0 for one, other in zip(boxes, boxes[1:]))  # from left to right, none on another
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
