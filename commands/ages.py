@@ -173,12 +173,10 @@ def append(table, rows):
 
 def digest(photo, kind) -> str:
     """Return a digest of the file `photo` and of `kind`, that of the model; "" where it cannot be read."""
-    try:
-        return (
-            hashlib.sha256(kind + photo.read_bytes()).hexdigest()[:12] if photo.is_file() else ""
-        )  # a pipe would wait
-    except OSError:
-        return ""
+    with suppress(OSError):
+        if photo.is_file():  # a pipe would wait for ever
+            return hashlib.sha256(kind + photo.read_bytes()).hexdigest()[:12]
+    return ""
 
 
 def path_of(text) -> Path:

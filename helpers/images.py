@@ -70,7 +70,7 @@ def decode(source) -> np.ndarray:
         tags = getattr(file, "tag_v2", {})
         if DNG in tags or tags.get(NEW_SUBFILE_TYPE, 0) & 1:
             raise ValueError("a raw photo, of which only a small preview can be read; save it as JPEG")
-        sixteen = file.mode in ("LA", "RGB", "RGBA") and any("16" in str(tile.args) for tile in file.tile)
+        sixteen = file.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile.args) for tile in file.tile)
         file.load()  # a TIFF is turned by that
         if not sixteen or np.asarray(file.convert("RGB")).max() > 15:
             return upright(file)
@@ -91,10 +91,11 @@ def _open(source):
         if head[4:8] != b"ftyp" or head[8:] not in HEIC:
             raise
     try:
-        from pillow_heif import HeifImageFile
+        from pillow_heif import register_heif_opener
     except ImportError as error:
         raise ValueError("HEIC, the format of iPhones, needs: pip install -r requirements.txt") from error
-    return HeifImageFile(source)
+    register_heif_opener()
+    return Image.open(source, formats=["HEIF"])
 
 
 def upright(file) -> np.ndarray:
@@ -112,7 +113,7 @@ def to_rgb(image):
     """Return the Pillow `image` of any mode as one of mode RGB; transparency is laid on white.
 
     Whole numbers of more than 8 bits are scaled to 8. No format tells how many bits a camera has filled, so the largest
-    value does: up to 255 are 8 bits, up to 4095 are 12, up to 65535 are 16, more are 32 (signed: 15 and 31). A dark
+    value does: up to 255 are 8 bits, up to 4095 are 12, up to 65535 are 16, more are 32 (signed: 15, 16 and 31). A dark
     picture of 16 bits stays dark unless its brightest pixel is below a sixteenth of white. Raises `ValueError` on
     fractions and on values below zero, of which nobody knows which is white.
     """
@@ -135,7 +136,7 @@ def to_rgb(image):
 
 def _to_8_bits(values, signed=0):
     largest = values.max()
-    bits = next(bits for bits in (8, 12, 16 - signed, 32 - signed) if largest < 2**bits)
+    bits = next(bits for bits in (8, 12, 16 - signed, 16, 32 - signed) if largest < 2**bits)
     return (values.astype(np.int64) * 255 // (2**bits - 1)).astype(np.uint8)
 
 
