@@ -15,7 +15,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from .labels import PICTURES
 from .paths import atomic, run_dir
 
 SIDE = 128  # pixels, the side of every picture that a model sees
@@ -39,8 +38,6 @@ def read_image(path) -> np.ndarray:
     Raises `ValueError` that names the file when it is missing, not a picture, damaged, or smaller than 32 pixels.
     """
     path = Path(path)
-    if path.suffix.lower() not in PICTURES:
-        raise ValueError(f"{path} is not a picture file ({path.suffix or 'no suffix'}): save it as JPEG or PNG.")
     try:
         with Image.open(path) as file:
             file.load()  # a TIFF is turned by that
