@@ -45,7 +45,7 @@ def mild_augmentation(images, shift=8):
 
 
 def strong_augmentation(image):
-    """Return a uint8 `image` `(3, H, W)` mirrored or not, turned, moved, zoomed, relit, at times grey or partly hidden."""
+    """Return a uint8 `image` `(3, H, W)` mirrored, turned, moved, zoomed, relit, grey or partly hidden, each by chance."""
     return _strong()(image)
 
 
@@ -76,7 +76,7 @@ def check_groups(groups, pictures=40):
     """
     if len(groups) < pictures:
         raise ValueError(
-            f"{len(groups)} pictures are too few: at least {pictures} are needed, and hundreds are better."
+            f"{len(groups)} pictures are too few: {pictures} are needed, and hundreds are better."
         )
     count = len(np.unique(np.asarray(groups, dtype=str)))
     if count < 10:
