@@ -45,7 +45,7 @@ def mild_augmentation(images, shift=8):
 
 
 def strong_augmentation(image):
-    """Return a uint8 `image` `(3, H, W)` mirrored, turned, moved, zoomed, relit, grey or partly hidden, each by chance."""
+    """Return a uint8 `image` `(3, H, W)` mirrored, turned, moved, zoomed, relit, grey or partly hidden, by chance."""
     return _strong()(image)
 
 
