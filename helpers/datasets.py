@@ -2,7 +2,7 @@
 
 import hashlib
 import mmap
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from sklearn.model_selection import StratifiedGroupKFold
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
-from torchvision.transforms import v2
 
 from .images import prepare_all
 from .labels import read_labels, root_of
@@ -21,16 +20,6 @@ from .paths import atomic, data_dir, need, tables_dir
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, so that pretrained weights see what they know
 SCALE = 1 / (255 * torch.tensor(STD)[:, None, None])
 SHIFT = -(torch.tensor(MEAN) / torch.tensor(STD))[:, None, None]
-
-strong_augmentation = v2.Compose(
-    [
-        v2.RandomHorizontalFlip(),
-        v2.RandomAffine(8, translate=(0.05, 0.05), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR),
-        v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.2),
-        v2.RandomGrayscale(0.1),
-        v2.RandomErasing(p=0.5, scale=(0.02, 0.15), value=127),
-    ]
-)
 
 PARTS = ("train", "valid", "test")
 
@@ -55,13 +44,40 @@ def mild_augmentation(images, shift=8):
     return torch.from_numpy(changed).movedim(-1, 1).reshape(images.shape)
 
 
+def strong_augmentation(image):
+    """Return a uint8 `image` `(3, H, W)` mirrored, turned, moved, zoomed, relit, grey or partly hidden, by chance."""
+    return _strong()(image)
+
+
+@lru_cache
+def _strong():
+    from torchvision.transforms import v2  # here, because it takes two seconds, which few notebooks need
+
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(8, translate=(0.05, 0.05), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR),
+            v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.2),
+            v2.RandomGrayscale(0.1),
+            v2.RandomErasing(p=0.5, scale=(0.02, 0.15), value=127),
+        ]
+    )
+
+
 def to_input(images):
     """Return uint8 `(..., 3, H, W)` as float32, normalised with ImageNet's mean and deviation of each channel."""
     return torch.addcmul(SHIFT, images.float(), SCALE)  # in one pass over the memory
 
 
-def check_groups(groups):
-    """Raise `ValueError` when `groups` are too few to be split 80:10:10 without one of them on two sides."""
+def check_groups(groups, pictures=40):
+    """Raise `ValueError` when `groups`, one for each picture, are too few to be split 80:10:10 and evaluated.
+
+    With fewer `pictures` some of the three sets would hold too few faces for the intervals and groups of notebook 07.
+    """
+    if len(groups) < pictures:
+        raise ValueError(
+            f"{len(groups)} pictures are too few: {pictures} are needed, and hundreds are better."
+        )
     count = len(np.unique(np.asarray(groups, dtype=str)))
     if count < 10:
         raise ValueError(f"{count} people or groups cannot be split 80:10:10: at least 10 are needed; add photos.")
@@ -73,7 +89,7 @@ def split_groups(ages, groups, seed=0) -> np.ndarray:
     `ages`: years `(N,)`. `groups`: anything that is equal for pictures that must stay together `(N,)`.
     Ages with fewer pictures than ten folds go where they fit. Raises `ValueError` with fewer than ten groups.
     """
-    check_groups(groups)
+    check_groups(groups, pictures=0)
     ages, groups = np.asarray(ages), np.asarray(groups)
     # Rare ages are put with their neighbours, because a fold cannot have a share of fewer pictures than folds.
     folds = StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(ages, merge_rare(ages), groups)

@@ -2,14 +2,32 @@
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
 AGE_MIN, AGE_MAX = 20, 50  # years; what the series is about. Everything outside is set aside, with its reason.
 
-PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-UTKFACE = re.compile(r"(\d{1,3})_[01]_[0-4]_\d+")  # [age]_[gender]_[race]_[date]
+# How public data sets write the age and the person into the name of a file. The first that fits counts.
+NAMES = {
+    "UTKFace": r"(?P<age>\d{1,3})_[01]_[0-4]_\d+.*",  # 34_1_2_20170116.jpg.chip.jpg
+    "IMDB-WIKI": r"(?:(?P<person>nm\d+)_rm)?\d+_(?P<born>\d{4}-\d{1,2}-\d{1,2})_(?P<taken>\d{4})",
+    "FG-NET": r"(?P<person>\d{3})A(?P<age>\d{2})[a-z]?",  # 001A25.JPG
+    "All-Age-Faces": r"\d{5}A(?P<age>\d{2})",  # 00000A02.jpg
+    "MORPH": r"(?P<person>\d{5,6})_\d*[MF](?P<age>\d{2})",  # 009055_1M54.JPG
+    "AgeDB": r"\d+_(?P<person>[^\W\d].*)_(?P<age>\d{1,3})_[fm]",  # 0_MariaCallas_35_f.jpg
+    "CACD": r"(?P<age>\d{1,3})_(?P<person>[^\W\d].*)_\d{4}",  # 53_Robin_Williams_0001.jpg
+}
+COLUMNS = {  # of a CSV, and what they are called elsewhere
+    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
+    "age": ("age", "real_age"),
+    "person": ("person", "identity", "subject", "person_id", "subject_id"),
+}
+RESERVED = {  # columns that the notebooks make: those of a CSV are called own_…
+    *("format", "mode", "width", "height", "brightness", "contrast", "sharpness", "digest", "error", "reason", "why"),
+    *("part", "found_person", "group", "band", "estimate"),
+}
 LAYOUTS = (
     "a folder per age (<folder>/<age>/<picture>), UTKFace names ([age]_[gender]_[race]_[date].jpg), "
     "or a CSV with the columns path,age[,person]"
@@ -17,9 +35,10 @@ LAYOUTS = (
 
 
 def find_layout(source) -> str:
-    """Return how the photos in `source` tell their ages: "csv", "folders" or "utkface", found by looking.
+    """Return how the photos in `source` tell their ages: "csv", "folders", or whose names they have, e.g. "UTKFace".
 
-    `source`: a folder, or a CSV. A CSV at the top of a folder that has the columns `path` and `age` goes first.
+    `source`: a folder, or a CSV. A CSV at the top of a folder that has the columns `path` and `age` goes first; of
+    folders and names, that by which more files tell an age.
     Raises `FileNotFoundError` when `source` does not exist or holds no file, `ValueError` when nothing tells an age.
     """
     source = Path(source)
@@ -30,10 +49,9 @@ def find_layout(source) -> str:
     files = _files(source)
     if not files:
         raise FileNotFoundError(f"{source} is empty: put photos there as {LAYOUTS}.")
-    if any(_folder_age(file) is not None for file in files):
-        return "folders"
-    if any(UTKFACE.match(file.name) for file in files):
-        return "utkface"
+    told = pd.Series([name for file in files for name in _told(file.relative_to(source))], dtype=object)
+    if len(told):
+        return told.mode()[0]
     wrong = next(iter(sorted(source.glob("*.csv"))), None)
     if wrong:
         _read_csv(wrong)  # the only thing that could have told the ages: say what it lacks
@@ -41,23 +59,26 @@ def find_layout(source) -> str:
 
 
 def find_faces(source) -> pd.DataFrame:
-    """Return every file that `source` offers, before any check: `path` (relative to the root), `age`, `person`, …
+    """Return every file that `source` offers, before any check: `path` (relative to the root), `age`, `person`, `why`.
 
-    `age` is missing (NA) where it cannot be read. Further columns of a CSV are kept. Sorted by path, so that
-    the table is the same on every machine. Raises what `find_layout` raises.
+    `age` is missing (NA) where it cannot be read, and then `why` says in words what stands there instead. Further
+    columns of a CSV are kept. Sorted by path, so that the table is the same on every machine. Raises what
+    `find_layout` raises.
     """
     source, layout = Path(source), find_layout(source)
     if layout == "csv":
         faces = _read_csv(source if source.is_file() else _csv_of(source))
-        # Fractions count as the years completed, as people count them: 34.9 is 34.
-        faces["age"] = pd.to_numeric(faces["age"], errors="coerce").floordiv(1).astype("Int64")
+        faces["path"] = _on_disk(faces["path"], root_of(source))
+        read, told = [_age_in(text) for text in faces["age"]], [{}] * len(faces)
     else:
-        files = _files(source)
-        read = _folder_age if layout == "folders" else _name_age
-        faces = pd.DataFrame({"path": [_text(f.relative_to(source)) for f in files]})
-        faces["age"] = pd.array([read(f) for f in files], dtype="Int64")
+        files = [file.relative_to(source) for file in _files(source)]
+        faces = pd.DataFrame({"path": [_text(file) for file in files]})
+        told = [_told(file) for file in files]
+        read = [_age_of(file, found, layout) for file, found in zip(files, told)]
+    faces["age"], faces["why"] = pd.array([age for age, _ in read], dtype="Int64"), [why for _, why in read]
     if "person" not in faces:
-        faces["person"] = pd.NA
+        people = [next((person for _, person in found.values() if person), None) for found in told]
+        faces["person"] = pd.array(people, dtype="string")
     return faces.sort_values("path", kind="stable", ignore_index=True)
 
 
@@ -80,7 +101,8 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
         where = where & reason.isna()
         reason[where] = why[where] if isinstance(why, pd.Series) else why
 
-    mark(faces["age"].isna(), "no age: neither the folder, the name nor the CSV tells a number of years")
+    mark(faces["age"].isna(), faces["why"] if "why" in faces else "no age")
+    faces = faces.drop(columns="why", errors="ignore")
     usable = faces[reason.isna()]
     same = usable.groupby(inspected["digest"][usable.index])
     first = same["path"].transform("first").astype(object)
@@ -121,13 +143,68 @@ def _text(path):
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _folder_age(file):
-    return int(file.parent.name) if re.fullmatch(r"\d{1,3}", file.parent.name) else None
+def _told(file):
+    # What tells an age: "folders" or the layout of the name → (age, person or None).
+    told, folders = {}, [name for name in file.parts[-3:-1] if re.fullmatch(r"\d{1,3}", name)]
+    if folders and file.parts[-2] == folders[-1]:
+        # AFAD has a folder for each sex, 111 and 112, inside that of the age.
+        told["folders"] = int(folders[0] if folders[-1] in ("111", "112") else folders[-1]), None
+    for layout, pattern in NAMES.items():
+        if match := re.fullmatch(pattern + r"( ?\(\d+\))?(\.\w+)*", file.name):
+            found = match.groupdict()
+            if "age" in found:
+                told[layout] = int(found["age"]), found.get("person")
+            elif "folders" not in told:  # a photo was taken in the middle of its year, as that set's authors assume
+                year, month, _ = map(int, found["born"].split("-"))
+                told[layout] = int(found["taken"]) - year - (month > 6), found["person"]
+            break
+    return told
 
 
-def _name_age(file):
-    match = UTKFACE.match(file.name)
-    return int(match[1]) if match else None
+def _age_of(file, told, layout):
+    ages = {age for age, _ in told.values()}
+    if len(ages) == 1:
+        return ages.pop(), None
+    if ages:
+        says = [
+            f"the {'folder' if name == 'folders' else f'name ({name})'} says {age}" for name, (age, _) in told.items()
+        ]
+        return None, f"no age: {' and '.join(says)}; correct one"
+    if layout == "folders":
+        return None, f"no age: the folder {file.parts[-2]!r} is no number of years" if len(file.parts) > 1 else (
+            "no age: the picture lies in no folder of an age"
+        )
+    return None, f"no age: the name is not one of {layout}'s" + (
+        ", [age]_[gender]_[race]_[date]" if layout == "UTKFace" else ""
+    )
+
+
+def _age_in(text):
+    # A cell of a CSV. Fractions count as the years completed, as people count them: 34.9 is 34.
+    if pd.isna(text) or not text.strip():
+        return None, "no age in the CSV: fill it in"
+    try:
+        return int(float(text) // 1), None
+    except (ValueError, OverflowError):
+        ranges = re.fullmatch(r"\D*\d+\s*(-|–|,|to)\s*\d+\D*", text)
+        return None, f"no age: {text!r} in the CSV is no number of years" + (" but a range, perhaps" if ranges else "")
+
+
+def _on_disk(paths, root):
+    # Paths as the disk has them, where a CSV writes them otherwise: with \, in other letter case, or with accents that
+    # are composed otherwise (macOS).
+    paths = paths.str.strip().replace("", pd.NA)
+    lost = [path for path in paths.dropna().unique() if not (root / path).exists()]
+    if lost:
+
+        def key(path):
+            return unicodedata.normalize("NFC", path.replace("\\", "/")).casefold()
+
+        known = {}
+        for file in _files(root):
+            known.setdefault(key(_text(file.relative_to(root))), []).append(_text(file.relative_to(root)))
+        paths = paths.replace({path: known[key(path)][0] for path in lost if len(known.get(key(path), ())) == 1})
+    return paths
 
 
 def _csv_of(folder):
@@ -136,9 +213,16 @@ def _csv_of(folder):
             header = pd.read_csv(file, nrows=0, encoding="utf-8-sig", encoding_errors="replace", skipinitialspace=True)
         except (pd.errors.ParserError, pd.errors.EmptyDataError):
             continue  # some other table; where nothing else tells the ages, `find_layout` says what it lacks
-        if {"path", "age"} <= set(header.columns):
+        if {"path", "age"} <= set(_named(header.columns)):
             return file
     return None
+
+
+def _named(columns):
+    # The columns as the series calls them: what others call them, and own ones whose names the notebooks need.
+    known = {column.strip().lower(): column for column in reversed(columns)}
+    new = {next((known[name] for name in names if name in known), None): column for column, names in COLUMNS.items()}
+    return [new.get(column, f"own_{column}" if column in RESERVED else column) for column in columns]
 
 
 def _read_csv(file):
@@ -147,9 +231,8 @@ def _read_csv(file):
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         why = f"{file} cannot be read as a CSV ({str(error).strip()})"
         raise ValueError(f"{why}: save it in UTF-8 with the header path,age[,person] and equal rows.") from error
-    missing = [name for name in ("path", "age") if name not in table]
-    if missing:
-        has = ", ".join(table.columns)
+    has, table.columns = ", ".join(table.columns), _named(table.columns)
+    if missing := [name for name in ("path", "age") if name not in table]:
         lacks = f"{file} lacks the column {' and '.join(missing)} (it has {has})"
         raise ValueError(f"{lacks}: its header must be path,age[,person].")
     return table

@@ -45,7 +45,7 @@ def test_utkface_names(tmp_path):
     save(tmp_path / "25_0_1_20170109.jpg", 1)
     save(tmp_path / "part 2" / "26_1_4_20170110.jpg.chip.jpg", 2)
     save(tmp_path / "face.jpg", 3)
-    assert labels.find_layout(tmp_path) == "utkface"
+    assert labels.find_layout(tmp_path) == "UTKFace"
     kept, audit = table(tmp_path)
     assert kept["age"].tolist() == [25, 26]
     one_sentence(reasons(audit)["face.jpg"], "no age")
@@ -164,7 +164,7 @@ def test_every_picture_damaged(tmp_path):
     "content, says",
     [
         ("path\na.jpg\n", "lacks the column age"),
-        ("file,years\na.jpg,20\n", "lacks the column path and age (it has file, years)"),
+        ("picture,years\na.jpg,20\n", "lacks the column path and age (it has picture, years)"),
         ("path;age\na.jpg;20\n", "lacks the column path and age (it has path;age)"),
         ("", "cannot be read as a CSV"),
         ("path,age\na.jpg,20\nb.jpg,30\n\nc.jpg,31,x,y\n", "line 5"),
@@ -207,7 +207,7 @@ def test_csv_rows_that_cannot_be_used_are_listed(tmp_path):
     assert why["none"].str.contains("no path in the CSV: fill it in").all() and len(why["none"]) == 2
     one_sentence(why["30/b.jpg"], "no age")
     one_sentence(why["20/a.jpg"], "no age")
-    one_sentence(why["20"], "not a picture file")
+    one_sentence(why["20"], "20")
 
 
 def test_a_row_given_twice_counts_once(tmp_path):
@@ -225,7 +225,93 @@ def test_some_other_csv_does_not_get_in_the_way_of_age_folders(tmp_path, content
     assert labels.find_layout(tmp_path) == "folders"
     kept, audit = table(tmp_path)
     assert len(kept) == 2
-    one_sentence(reasons(audit)["notes.csv"], "notes.csv is not a picture file (.csv)", "JPEG or PNG")
+    one_sentence(reasons(audit)["notes.csv"], "notes.csv", "remove it")
+
+
+# Layouts of public sets, and sources that contradict each other
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        ("folders", {"25/111/a.jpg": (25, None), "26/112/b.jpg": (26, None)}),  # AFAD: a folder for each sex
+        ("FG-NET", {"001A25.JPG": (25, "001"), "002A33b.JPG": (33, "002")}),
+        ("AgeDB", {"0_MariaCallas_35_f.jpg": (35, "MariaCallas"), "12_Li Na_30_f.jpg": (30, "Li Na")}),
+        ("CACD", {"49_Robin_Williams_0001.jpg": (49, "Robin_Williams"), "23_Zoë_K._0012.jpg": (23, "Zoë_K.")}),
+        ("MORPH", {"009055_1M44.JPG": (44, "009055"), "00000_00F21.JPG": (21, "00000")}),
+        ("All-Age-Faces", {"00000A22.jpg": (22, None), "07381A40.jpg": (40, None)}),
+        ("IMDB-WIKI", {"nm0000001_rm12_1949-5-10_1998.jpg": (49, "nm0000001"), "77_1981-11-05_2009.jpg": (27, None)}),
+        ("UTKFace", {"34_1_2_20170116.jpg.chip.jpg": (34, None), "35_0_0_2017 (1).jpg": (35, None)}),
+    ],
+)
+def test_the_layouts_of_public_sets(tmp_path, layout, names):
+    for i, name in enumerate(names):
+        save(tmp_path / "faces" / name, i)
+    assert labels.find_layout(tmp_path) == layout
+    kept, audit = table(tmp_path)
+    read = {path.removeprefix("faces/"): (age, None if pd.isna(who) else who) for path, age, who in
+            zip(kept["path"], kept["age"], kept["person"])}  # fmt: skip
+    assert read == names and audit.empty
+
+
+def test_a_stray_number_folder_takes_no_age_away(tmp_path):
+    source = tmp_path / "30"  # the source itself is called like an age, too
+    for i, name in enumerate(["21_0_0_2017.jpg", "22_1_3_2017.jpg", "30/23_0_1_2017.jpg", "30/30_0_1_2018.jpg"]):
+        save(source / name, i)
+    kept, audit = table(source)
+    assert dict(zip(kept["path"], kept["age"])) == {
+        "21_0_0_2017.jpg": 21,
+        "22_1_3_2017.jpg": 22,
+        "30/30_0_1_2018.jpg": 30,
+    }
+    one_sentence(reasons(audit)["30/23_0_1_2017.jpg"], "folder says 30", "name (UTKFace) says 23", "correct one")
+
+
+def test_reasons_quote_what_stands_there(tmp_path):
+    save(tmp_path / "25_0_0_2017.jpg", 1)
+    save(tmp_path / "26_0_0_2017.jpg", 2)
+    save(tmp_path / "61_1_20170109142408075.jpg", 3)
+    one_sentence(reasons(table(tmp_path)[1])["61_1_20170109142408075.jpg"], "no age", "[age]_[gender]_[race]_[date]")
+    rows = [
+        "25_0_0_2017.jpg,25",
+        "26_0_0_2017.jpg,26",
+        "a.jpg,25-32",
+        'b.jpg,"34,5"',
+        "c.jpg,old",
+        "d.jpg,inf",
+        "e.jpg,-3",
+    ]
+    (tmp_path / "list.csv").write_text("path,age\n" + "\n".join(rows) + "\n")
+    for i, name in enumerate("abcde"):
+        save(tmp_path / f"{name}.jpg", 10 + i)
+    why = reasons(table(tmp_path)[1])
+    one_sentence(why["a.jpg"], "'25-32'", "a range")
+    one_sentence(why["b.jpg"], "'34,5'")
+    one_sentence(why["c.jpg"], "'old'")
+    one_sentence(why["d.jpg"], "'inf'")
+    assert why["e.jpg"] == "age -3 is outside 20 to 50"
+
+
+def test_a_csv_may_write_a_path_otherwise_than_the_disk(tmp_path):
+    save(tmp_path / "Fotos" / "Zoe\u0308.jpg", 1)  # e and two dots, as macOS composes it
+    save(tmp_path / "b.JPG", 2)
+    (tmp_path / "list.csv").write_text(
+        "Path,real_age,subject\nFotos\\Zo\u00eb.jpg,25,1\nb.jpg,26,2\n", encoding="utf-8"
+    )
+    kept, audit = table(tmp_path)
+    assert audit.empty and kept["path"].tolist() == ["Fotos/Zoe\u0308.jpg", "b.JPG"]
+    assert kept["person"].tolist() == ["1", "2"]
+
+
+def test_own_columns_of_a_csv_keep_apart_from_those_of_the_notebooks(tmp_path):
+    two_ages(tmp_path)
+    (tmp_path / "list.csv").write_text(
+        "path,age,width,sharpness,error,part,camera\n20/a.jpg,20,1,2,3,4,x\n30/b.jpg,30,5,6,7,8,y\n"
+    )
+    found = labels.find_faces(tmp_path)
+    kept, audit = labels.set_aside(found, images.inspect(tmp_path, found["path"]))
+    assert {"own_width", "own_sharpness", "own_error", "own_part", "camera"} <= set(kept) and audit.empty
+    assert not set(kept) & {"width", "sharpness", "error", "part"}
 
 
 # What is set aside
@@ -293,7 +379,7 @@ def build(folder, plan, order):
         if kind == "damaged":
             path.write_bytes(path.read_bytes()[:300])
         elif kind == "text":
-            path.rename(path.with_suffix(".txt"))
+            path.write_text("no picture")
         elif kind == "tiny":
             Image.fromarray(picture(i)[:1, :1]).save(path)
     return folder
