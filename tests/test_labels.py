@@ -225,7 +225,7 @@ def test_some_other_csv_does_not_get_in_the_way_of_age_folders(tmp_path, content
     assert labels.find_layout(tmp_path) == "folders"
     kept, audit = table(tmp_path)
     assert len(kept) == 2
-    one_sentence(reasons(audit)["notes.csv"], "notes.csv", "remove it")
+    one_sentence(reasons(audit)["notes.csv"], "notes.csv is not a picture file (.csv)", "JPEG or PNG")
 
 
 # Layouts of public sets, and sources that contradict each other
