@@ -75,9 +75,7 @@ def check_groups(groups, pictures=40):
     With fewer `pictures` some of the three sets would hold too few faces for the intervals and groups of notebook 07.
     """
     if len(groups) < pictures:
-        raise ValueError(
-            f"{len(groups)} pictures are too few: {pictures} are needed, and hundreds are better."
-        )
+        raise ValueError(f"{len(groups)} pictures are too few: {pictures} are needed, and hundreds are better.")
     count = len(np.unique(np.asarray(groups, dtype=str)))
     if count < 10:
         raise ValueError(f"{count} people or groups cannot be split 80:10:10: at least 10 are needed; add photos.")

@@ -2,12 +2,14 @@
 
 import hashlib
 import mmap
-from collections import defaultdict
-from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.cluster.hierarchy import complete, fcluster
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -82,40 +84,22 @@ def find_people(numbers, closer=SAME_PERSON) -> np.ndarray:
     `numbers`: from `models.person_numbers`, `(N, 128)`. All pictures of a group are closer than `closer` to each other
     (complete linkage): somebody who looks like two strangers does not tie them together.
     """
-    # Two groups with a pair that is too far apart are never merged, so the near pairs decide. All distances would be
-    # 40 GB for 100,000 pictures.
-    heap = list(_near_pairs(np.asarray(numbers, np.float32), closer**2))
-    apart = defaultdict(dict)  # group → each group that it can be merged with → their largest squared distance
-    for square, one, other in heap:
-        apart[one][other] = apart[other][one] = square
-    members = {row: [row] for row in range(len(numbers))}
-    heapify(heap)
-    while heap:
-        square, one, other = heappop(heap)
-        if apart[one].get(other) != square:  # one of them has changed since
-            continue
-        members[one] += members.pop(other)
-        gone = apart.pop(other)
-        del apart[one][other], gone[one]
-        for third in gone:
-            del apart[third][other]
-        for third in list(apart[one]):
-            if third not in gone:
-                del apart[one][third], apart[third][one]
-            elif gone[third] > apart[one][third]:
-                apart[one][third] = apart[third][one] = gone[third]
-                heappush(heap, (gone[third], one, third))
-    group = np.empty(len(numbers), int)
-    for found, rows in enumerate(members.values()):
-        group[rows] = found
-    return group
+    # Pictures that no chain of near pairs links are in no group together, so only what is linked is clustered: all
+    # distances at once would be 40 GB for 100,000 pictures.
+    numbers = np.asarray(numbers, np.float32)
+    near = np.concatenate([np.empty((2, 0), int), *_near_pairs(numbers, closer)], 1)
+    linked = connected_components(coo_array((np.ones(near.shape[1]), near), shape=2 * (len(numbers),)))[1]
+    group = np.zeros(len(numbers), int)
+    for rows in pd.Series(linked).groupby(linked).indices.values():
+        if len(rows) > 1:
+            group[rows] = fcluster(complete(numbers[rows]), closer, "distance")
+    return np.unique([linked, group], axis=1, return_inverse=True)[1].ravel()
 
 
-def _near_pairs(numbers, square):
-    # Yields (squared distance, row, later row), in blocks: all distances at once would fill the memory.
+def _near_pairs(numbers, closer):
+    # Yields the pairs of rows (2, P) that may be so close, in blocks.
     lengths = (numbers**2).sum(1)
     for start in range(0, len(numbers), 1024):
         block = slice(start, start + 1024)
         squares = lengths[block, None] + lengths[start:] - 2 * numbers[block] @ numbers[start:].T
-        one, other = np.nonzero(np.triu(squares < square, 1))
-        yield from zip(squares[one, other].tolist(), (one + start).tolist(), (other + start).tolist())
+        yield np.stack(np.nonzero(np.triu(squares < closer**2 + 1e-4, 1))) + start  # rounding may take none away
