@@ -114,16 +114,14 @@ def put_aside(folder):
 
 
 def _check(name, value):
-    # Text, NaN or a negative number would end in a traceback of PyTorch, or train nothing at all without a word.
-    whole, least = name in ("epochs", "patience"), name in ("weight_decay", "decay")
-    fits = (
-        isinstance(value, Integral if whole else Real) and math.isfinite(value) and (value >= 0 if least else value > 0)
-    )
-    if name == "decay":
-        fits = fits and value < 1
+    # Text, NaN or a negative number would end in a traceback of PyTorch, or train nothing without a word.
+    kind, range_of = (Integral, "whole number above 0") if name in ("epochs", "patience") else (Real, "number above 0")
+    fits = isinstance(value, kind) and math.isfinite(value) and value > 0
+    if name in ("weight_decay", "decay"):
+        range_of = "number from 0 to below 1" if name == "decay" else "number of 0 or more"
+        fits = value == 0 or fits and (name != "decay" or value < 1)
     if not fits and not (value is None and name in ("patience", "head_lr")):
-        range_of = "from 0 to below 1" if name == "decay" else "of 0 or more" if least else "above 0"
-        raise ValueError(f"{name} is {value!r}: give a {'whole ' if whole else ''}number {range_of}.")
+        raise ValueError(f"{name} is {value!r}: give a {range_of}.")
 
 
 def _digest(content):
