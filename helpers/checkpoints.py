@@ -1,7 +1,9 @@
 """What a training leaves on disk: weights that name the data, the split and the recipe they come from."""
 
 import hashlib
+import math
 import os
+from numbers import Integral, Real
 
 import torch
 import torch.distributed as dist
@@ -17,9 +19,12 @@ def describe(model, train_loader, how) -> dict:
     `data` names the pictures, their ages and which of them are the training set; `augment` and `teacher` tell how they
     were shown and whether another network's answers were learnt as well; `model` stands for the layers with their
     dropout, `ages` for the years of the outputs, `seed` for the order. Numbers of NumPy become Python's.
+    Raises `ValueError` when nothing can be trained with one of the numbers.
     """
     faces = train_loader.dataset
     how = {name: value.item() if hasattr(value, "item") else value for name, value in how.items()}
+    for name, value in how.items():
+        _check(name, value)
     how |= {"batch_size": int(train_loader.sampler.batch_size), "steps": how["epochs"] * len(train_loader)}
     how |= {"seed": train_loader.generator.initial_seed(), "data": data_of(faces), "augment": augment_of(faces)}
     how |= {"teacher": _digest(faces.ages[faces.rows].tobytes()) if faces.ages.ndim == 2 else None}
@@ -39,8 +44,12 @@ def augment_of(faces) -> str:
 
 def save(path, content):
     """Write `content` to `path`, whole or not at all."""
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
+    try:
+        with atomic(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        why = f"{path} cannot be written ({str(error).splitlines()[0]})"
+        raise OSError(f"{why}: make room or let the folder be written to, then start again; it goes on.") from error
 
 
 def load_weights(model, path, trained_on=None):
@@ -52,12 +61,12 @@ def load_weights(model, path, trained_on=None):
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        settings = dict(saved.get("settings", {}))
         model.load_state_dict(saved["model"])
     except FileNotFoundError:
         raise
     except Exception as error:
         raise ValueError(f"{path} does not hold weights of this model; delete it and train again.") from error
-    settings = saved.get("settings", {})
     if trained_on is not None and settings.get("data") != data_of(trained_on):
         raise ValueError(f"{path} was trained on other pictures or another split than those of now: train it again.")
     ages = settings.get("ages", AGES.tolist())
@@ -102,6 +111,17 @@ def put_aside(folder):
         if path.exists():
             os.replace(path, path.with_name(f"former_{path.name}"))
     return f"This one begins anew; what that one left is kept: {folder / 'former_best.pt'}."
+
+
+def _check(name, value):
+    # Text, NaN or a negative number would end in a traceback of PyTorch, or train nothing without a word.
+    kind, range_of = (Integral, "whole number above 0") if name in ("epochs", "patience") else (Real, "number above 0")
+    fits = isinstance(value, kind) and math.isfinite(value) and value > 0
+    if name in ("weight_decay", "decay"):
+        range_of = "number from 0 to below 1" if name == "decay" else "number of 0 or more"
+        fits = value == 0 or fits and (name != "decay" or value < 1)
+    if not fits and not (value is None and name in ("patience", "head_lr")):
+        raise ValueError(f"{name} is {value!r}: give a {range_of}.")
 
 
 def _digest(content):

@@ -7,6 +7,7 @@ calls it without a notebook, also under torchrun on many GPUs.
 import random
 import shutil
 import time
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,6 +27,12 @@ from .checkpoints import load_weights
 from .datasets import FaceAgeDataset, make_loader, rank_and_size
 from .models import AGES, to_years
 
+ALIKE = 0.01  # years: answers that spread by less tell nothing about a face
+ALL_ALIKE = (
+    "The network answers nearly the same age for every face: stop it, and train with a smaller lr, "
+    "more epochs or a smaller decay."
+)
+
 
 def setup(seed: int):
     """Seed everything and set what this machine needs: once, before anything is calculated."""
@@ -43,10 +50,29 @@ def seed_everything(seed: int):
 
 
 def best_device() -> torch.device:
-    """Return CUDA, else MPS, else the CPU."""
+    """Return CUDA, else MPS where it answers as the CPU does, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() and not dist.is_initialized() else "cpu")
+    mps = torch.backends.mps.is_available() and not dist.is_initialized() and answers_rightly("mps")
+    return torch.device("mps" if mps else "cpu")
+
+
+@lru_cache
+def answers_rightly(device) -> bool:
+    """Return whether `device` convolves a channels-last batch as the CPU does: MPS has given wrong numbers for some."""
+    told = _batch_on(device)
+    return torch.allclose(told, _batch_on("cpu"), rtol=1e-2, atol=1e-3)  # a NaN is not close to anything
+
+
+@torch.enable_grad()
+def _batch_on(device):
+    # The answers and the gradient of one layer, on the CPU. Nothing random, so that a seed means the same everywhere.
+    how = {"device": device, "memory_format": torch.channels_last}
+    batch = torch.arange(2 * 3 * 32 * 32.0).sin().view(2, 3, 32, 32).to(**how)
+    filters = torch.arange(8 * 3 * 3 * 3.0).cos().view(8, 3, 3, 3).to(**how).requires_grad_()
+    answers = F.relu(F.max_pool2d(F.conv2d(batch, filters, padding=1), 2))
+    answers.square().mean().backward()
+    return torch.cat([answers.detach().flatten().cpu(), filters.grad.flatten().cpu()])
 
 
 @lru_cache
@@ -148,11 +174,7 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
     Raises `ValueError` when a loader has no batch or `last.pt` is damaged, `FloatingPointError` on divergence.
     """
     folder, device, (rank, size) = Path(folder), best_device(), rank_and_size()
-    if not len(train) or not len(valid.dataset):
-        raise ValueError("The training or validation part has no picture: check the labels table and the split.")
-    if len(valid.dataset) < size:
-        faces = f"{len(valid.dataset)} faces to validate"
-        raise ValueError(f"{faces} are too few for {size} processes: start fewer.")
+    _check_faces(train, valid, size)
     how = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "patience": patience, "decay": decay}
     settings = settings_of(model, train, **how, head_lr=head_lr)
     epochs, patience = settings["epochs"], settings["patience"]
@@ -176,11 +198,14 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
         if size > 1:  # each has normalised its own share of the batches; all validate what the first one saves
             for buffer in averaged.module.buffers():
                 dist.broadcast(buffer, 0)
-        errors = np.abs(predict(averaged.module, valid) - truth)
+        answers = predict(averaged.module, valid)
+        errors = np.abs(answers - truth)
         loss, steps, error, faces = _sum(*trained, errors.sum(dtype=float), len(errors))
         row = {"epoch": epoch, "train_loss": loss / steps, "valid_mae": error / faces}
         if not np.isfinite([*row.values()]).all():
             raise FloatingPointError(f"The loss is not a number in epoch {epoch}: train with a smaller lr than {lr}.")
+        if rank == 0 and len(truth) > 1 and answers.std() < ALIKE <= truth.std() / 10:
+            warnings.warn(ALL_ALIKE, stacklevel=2)
         row["lr"] = state["schedule"].get_last_lr()[0]
         history.append(row | {"seconds": time.perf_counter() - started})
         if rank > 0:
@@ -203,6 +228,20 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
     if rank == 0:  # only now, since until then the last epoch can be trained again
         (folder / "last.pt").unlink(missing_ok=True)
     return pd.DataFrame(history)
+
+
+def _check_faces(train, valid, size):
+    if not len(train) or not len(valid.dataset):
+        raise ValueError("The training or validation part has no picture: check the labels table and the split.")
+    if len(valid.dataset) < size:
+        faces = f"{len(valid.dataset)} faces to validate"
+        raise ValueError(f"{faces} are too few for {size} processes: start fewer.")
+    for faces in (train.dataset, valid.dataset):
+        ages = faces.ages[faces.rows].reshape(len(faces), -1)[:, 0]
+        wrong = ages[~((ages >= AGES[0].item()) & (ages <= AGES[-1].item()))]  # NaN as well
+        if len(wrong):
+            known = f"an age of {wrong[0]:g}, and the networks know {AGES[0]:.0f} to {AGES[-1]:.0f} years"
+            raise ValueError(f"{len(wrong)} of {len(faces)} faces have no usable age, e.g. {known}: leave them out.")
 
 
 def _distributed(model, device):

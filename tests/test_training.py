@@ -1,5 +1,6 @@
 """The loop learns, keeps the best, and goes on after an interruption as if there had been none."""
 
+import io
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from faces import one_sentence, toy
+from PIL import Image
 from torchvision.transforms import v2
 
 from helpers import checkpoints, models, paths, training
@@ -305,6 +307,32 @@ def test_a_training_cut_after_its_last_epoch_does_not_train_on(tmp_path, monkeyp
     assert history["epoch"].tolist() == [1, 2, 3]
 
 
+def a_picture(_):
+    file = io.BytesIO()
+    Image.fromarray(toy(1)[0][0]).save(file, "png")
+    return file.getvalue()
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.abort, ()
+
+
+def a_pickle_with_code(_):
+    file = io.BytesIO()
+    torch.save({"model": Harmful()}, file)
+    return file.getvalue()
+
+
+def without_weights(_):
+    file = io.BytesIO()
+    torch.save([1, 2], file)
+    return file.getvalue()
+
+
+DAMAGES = [lambda b: b[:-200], lambda b: b"", lambda b: b"hello" * 9, a_picture, a_pickle_with_code, without_weights]
+
+
 def cut(folder):
     """Leave a `last.pt` of one epoch in `folder`."""
     train, valid = loaders()
@@ -342,7 +370,7 @@ def test_checkpoints_need_no_code_to_be_loaded(tmp_path):
     assert torch.load(tmp_path / "best.pt", weights_only=True)["epoch"] == 1
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"hello" * 9])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_last_pt_is_named(tmp_path, damage):
     path = cut(tmp_path)
     path.write_bytes(damage(path.read_bytes()))
@@ -376,7 +404,7 @@ def test_a_training_of_another_kind_is_not_gone_on_with(tmp_path, monkeypatch, c
     assert (tmp_path / "former_best.pt").read_bytes() == former
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-200], lambda b: b"", lambda b: b"hello" * 9])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_best_pt_is_named(tmp_path, damage):
     cut(tmp_path)
     path = tmp_path / "best.pt"
@@ -393,6 +421,13 @@ def test_weights_of_another_model_are_refused(tmp_path):
     one_sentence(error.value, "does not hold weights of this model")
     with pytest.raises(FileNotFoundError):
         training.load_weights(small(), tmp_path / "none.pt")
+
+
+def test_weights_of_other_widths_are_refused(tmp_path):
+    cut(tmp_path)
+    with pytest.raises(ValueError) as error:
+        training.load_weights(models.SimpleCNN(widths=(4, 4, 8, 16), hidden=16), tmp_path / "best.pt")
+    one_sentence(error.value, tmp_path / "best.pt", "does not hold weights of this model")
 
 
 def test_weights_of_other_ages_are_refused(tmp_path, monkeypatch):
@@ -446,6 +481,101 @@ def test_a_nan_in_the_validation_stops_as_well(tmp_path, monkeypatch):
     with pytest.raises(FloatingPointError):
         training.fit(small(), *loaders(), 3, tmp_path)
     assert torch.load(tmp_path / "best.pt", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong, told",
+    [
+        ({"lr": 0.0}, "lr is 0.0: give a number above 0"),
+        ({"lr": -1e-3}, "lr is -0.001"),
+        ({"lr": "1e-3"}, "lr is '1e-3'"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"lr": None}, "lr is None"),
+        ({"head_lr": 0}, "head_lr is 0"),
+        ({"epochs": 0}, "epochs is 0: give a whole number above 0"),
+        ({"epochs": 2.5}, "epochs is 2.5"),
+        ({"epochs": "3"}, "epochs is '3'"),
+        ({"patience": 0}, "patience is 0: give a whole number above 0"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1: give a number of 0 or more"),
+        ({"decay": 1.0}, "decay is 1.0: give a number from 0 to below 1"),
+    ],
+)
+def test_a_setting_with_which_nothing_can_be_trained_is_named(tmp_path, wrong, told):
+    with pytest.raises(ValueError) as error:
+        training.fit(small(), *loaders(), **{"epochs": 2, "folder": tmp_path} | wrong)
+    one_sentence(error.value, told)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("age", [float("nan"), 19.0, 75.0, -1.0, float("inf")])
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_age_that_no_network_knows_is_refused(tmp_path, which, age):
+    images, ages = toy(8)
+    ages[3] = age
+    pair = list(loaders(8))
+    pair[which] = make_loader(FaceAgeDataset(images, ages), 4, train=not which)
+    with pytest.raises(ValueError) as error:
+        training.fit(small(), *pair, 1, tmp_path)
+    one_sentence(error.value, "1 of 8 faces have no usable age", f"an age of {age:g}", "20 to 50")
+    pair[which] = make_loader(FaceAgeDataset(images, ages, [0, 1, 2, 4]), 4, train=not which)
+    training.fit(small(), *pair, 1, tmp_path)  # one that is in no set does no harm
+
+
+def test_a_batch_larger_than_the_set_is_the_whole_set(tmp_path):
+    images, ages = toy(6)
+    loader = make_loader(FaceAgeDataset(images, ages), 64, train=True)
+    assert len(training.fit(small(), loader, loader, 2, tmp_path)) == 2
+
+
+def test_answers_that_are_all_alike_are_told(tmp_path, monkeypatch, recwarn):
+    training.fit(small(), *loaders(), 2, tmp_path / "apart", decay=0.5)
+    assert not [one for one in recwarn if "same age" in str(one.message)]
+    monkeypatch.setattr(training, "predict", lambda *_, **__: np.full(16, 34.5, np.float32))
+    with pytest.warns(UserWarning, match="answers nearly the same age for every face.*smaller lr"):
+        training.fit(small(), *loaders(), 1, tmp_path / "alike")
+
+
+def test_where_all_faces_have_one_age_answers_may_be_alike(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(training, "predict", lambda *_, **__: np.full(8, 34.5, np.float32))
+    loader = make_loader(FaceAgeDataset(toy(8)[0], np.full(8, 35)), 4, train=True)
+    training.fit(small(), loader, make_loader(loader.dataset, 8), 1, tmp_path)
+    assert not [one for one in recwarn if "same age" in str(one.message)]
+
+
+def test_a_gpu_that_calculates_wrongly_is_left_alone(monkeypatch):
+    right = training._batch_on("cpu")
+    monkeypatch.setattr(training.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(training.torch.backends.mps, "is_available", lambda: True)
+    for told, device in (
+        (right, "mps"),
+        (right * (1 + 1e-4), "mps"),
+        (right.roll(1), "cpu"),
+        (right * torch.nan, "cpu"),
+    ):
+        training.answers_rightly.cache_clear()
+        monkeypatch.setattr(training, "_batch_on", lambda where, told=told: told if where == "mps" else right)
+        assert training.best_device().type == device
+    training.answers_rightly.cache_clear()
+    assert right.abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
+def test_a_full_disk_keeps_the_former_file_and_gives_the_remedy(tmp_path, monkeypatch, error):
+    cut(tmp_path)
+    former = [(tmp_path / name).read_bytes() for name in ("best.pt", "last.pt")]
+
+    def full(content, temporary):
+        temporary.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(OSError) as told:
+        training.fit(small(), *loaders(), 4, tmp_path)
+    one_sentence(told.value, tmp_path, ".pt cannot be written", "make room")
+    assert [(tmp_path / name).read_bytes() for name in ("best.pt", "last.pt")] == former
+    assert files(tmp_path) == ["best.pt", "last.pt", "logs"]
+    monkeypatch.undo()
+    assert len(training.fit(small(), *loaders(), 4, tmp_path)) == 4
 
 
 @pytest.mark.parametrize("which", [0, 1])
