@@ -12,7 +12,7 @@ from helpers.paths import ROOT, run_dir
 def main(arguments=None):
     """Write the page and say which model is in it. Exits with one sentence when there is no model or no npm."""
     parser = argparse.ArgumentParser(prog="python -m commands.phone", description=__doc__.partition(":")[0] + ".")
-    parser.add_argument("--model", type=path_of, help="an ONNX file; the shipped one, else the best one, if omitted")
+    parser.add_argument("--model", type=path_of, help="an ONNX file; the compact one, shipped or trained, if omitted")
     parser.add_argument("--out", type=path_of, help="where the page goes; runs/<data name>/phone.html if omitted")
     options = parser.parse_args(arguments)
     try:
@@ -24,8 +24,10 @@ def main(arguments=None):
 
 
 def model_for_a_phone() -> Path:
-    """Return the compact model of `data/models`; where none is shipped, the best one that notebook 09 exported."""
-    return next(iter(sorted((ROOT / "data" / "models").glob("*compact*.onnx"))), None) or deploy.best_model()
+    """Return the compact model of `data/models`, else that of notebook 09 in 8 bits, else the best that it exported."""
+    shipped = sorted((ROOT / "data" / "models").glob("*compact*.onnx"))
+    own = sorted((run_dir() / "deploy").glob("compact*int8.onnx"))
+    return next(iter(shipped + own), None) or deploy.best_model()
 
 
 def path_of(text) -> Path:
