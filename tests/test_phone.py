@@ -72,7 +72,7 @@ def test_all_faces_of_a_photo_are_told_from_left_to_right(opened, tmp_path):
     Image.fromarray(group(4)).save(tmp_path / "group.png")
     assert len(same(tab, model, tmp_path / "group.png")) == 4
     lines = tab.locator("#answer").inner_text().splitlines()
-    assert [line[0] for line in lines] == list("1234")
+    assert lines[0] == "From left to right:" and [line[0] for line in lines[1:]] == list("1234")
 
 
 def test_a_photo_larger_than_a_screen_gives_the_same_answer(opened, tmp_path):
