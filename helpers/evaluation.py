@@ -14,9 +14,9 @@ DRAWS = 2000
 
 
 def bootstrap_means(values, groups=None, draws=DRAWS) -> np.ndarray:
-    """Return `draws` means of `values` `(N,)`, each of groups (people) drawn with replacement, with all their pictures.
+    """Return `draws` means of `values` `(N,)`: of `groups` (people) drawn with replacement, with all their pictures.
 
-    A picture is its own person when `groups` is omitted. Source: Efron and Tibshirani 1993, the cluster bootstrap.
+    A picture is its own group if omitted. Source: Efron and Tibshirani 1993, the cluster bootstrap.
     """
     rng, groups = np.random.default_rng(0), np.arange(len(values)) if groups is None else groups
     _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
@@ -27,11 +27,10 @@ def bootstrap_means(values, groups=None, draws=DRAWS) -> np.ndarray:
 
 
 def metrics(true, predicted, groups=None) -> dict:
-    """Return `mae` with its 95% interval `mae_low, mae_high`, `mse, rmse, cs5, bias`, in years, and `n`.
+    """Return `mae` with its 95% interval `mae_low, mae_high`, `mse, rmse, cs5, bias` and `n`.
 
-    `true`, `predicted`: years `(N,)`. `groups`: the person of each picture (a picture is its own person if omitted).
-    `cs5` is the share with an error of at most 5 years; `bias` the mean of predicted − true.
-    Raises `ValueError` for no pictures, lengths that differ or a number that is not finite.
+    `true`, `predicted`: years `(N,)`. `groups`: the person of each picture. `cs5`: the share with an error of at most
+    5 years; `bias`: the mean of predicted − true. Raises `ValueError` for what cannot be judged.
     """
     true, predicted = np.asarray(true, float), np.asarray(predicted, float)
     if true.shape != predicted.shape:  # (N,) − (N, 1) would quietly become (N, N)
@@ -40,16 +39,16 @@ def metrics(true, predicted, groups=None) -> dict:
         raise ValueError("No pictures, or a prediction that is not a number: the model diverged or the set is empty.")
     error = predicted - true
     _, low, high = mean_interval(np.abs(error), groups)
-    mse = mean_squared_error(true, predicted)
-    found = {"mae": mean_absolute_error(true, predicted), "mae_low": low, "mae_high": high}
-    found |= {"mse": mse, "rmse": mse**0.5, "cs5": float((np.abs(error) <= 5).mean()), "bias": float(error.mean())}
-    return found | {"n": len(true)}
+    mae, mse = mean_absolute_error(true, predicted), mean_squared_error(true, predicted)
+    cs5 = float((np.abs(error) <= 5).mean())
+    found = {"mae": mae, "mae_low": low, "mae_high": high, "mse": mse, "rmse": mse**0.5, "cs5": cs5}
+    return found | {"bias": float(error.mean()), "n": len(true)}
 
 
 def paired_difference(true, predicted, reference, groups=None):
     """Return `(difference, low, high)`: the MAE of `predicted` minus that of `reference`, with its 95% interval.
 
-    Both are judged on the same draws of the same pictures, so what makes a face hard for both cancels out.
+    What makes a face hard for both cancels out.
     """
     gap = np.abs(np.asarray(predicted) - true) - np.abs(np.asarray(reference) - true)
     return mean_interval(gap, groups)
@@ -62,12 +61,11 @@ def mean_interval(values, groups=None, draws=DRAWS):
 
 
 def conformal_radius(absolute_errors, level=0.9) -> float:
-    """Return the half width, years, of intervals around an estimate that hold the true age with probability `level`.
+    """Return the half width, years, of intervals that hold the age of a new face with probability `level`.
 
-    `absolute_errors`: years `(N,)`, of calibration faces from which nothing was learnt and by which nothing was chosen.
-    The radius is the ⌈(N + 1) · level⌉-th smallest of them. The promise is for new faces from the same source.
-    Errors may also be divided by a scale of each face; then the radius is to be multiplied by that of the new face.
-    Raises `ValueError` when the faces are too few. Source: Vovk et al. 2005; Lei et al. 2018, split conformal.
+    It is the ⌈(N + 1) · level⌉-th smallest of `absolute_errors` `(N,)`, of faces that taught and chose nothing; or of
+    errors divided by a scale of each face. Raises `ValueError` when they are too few.
+    Source: Vovk et al. 2005; Lei et al. 2018, split conformal prediction.
     """
     errors = np.sort(np.asarray(absolute_errors, float))
     rank = int(np.ceil(round((len(errors) + 1) * level, 9)))  # 0.9 has no exact binary form: 9.000000001 is meant as 9
@@ -75,14 +73,6 @@ def conformal_radius(absolute_errors, level=0.9) -> float:
         least = int(np.ceil(round(level / (1 - level), 9)))
         raise ValueError(f"{len(errors)} faces are too few for {level:.0%} intervals: calibrate on {least} or more.")
     return float(errors[rank - 1])
-
-
-def calibrates(people) -> np.ndarray:
-    """Return which pictures of the validation set calibrate, bool `(N,)`: all those of every second person.
-
-    The other half is there to choose by. `people`: who is in each picture of the set, in any order.
-    """
-    return np.isin(np.asarray(people, dtype=str), np.unique(np.asarray(people, dtype=str))[::2])
 
 
 def age_bands(ages, width=5):
@@ -100,9 +90,9 @@ def by_age_band(true, predicted, width=5) -> pd.DataFrame:
 
 
 def pixels_ridge(images, rows, ages, target_rows) -> np.ndarray:
-    """Return the ages that ridge regression on the pixels gives to `target_rows`: 32×32 grey, at most 150 PCA parts.
+    """Return the ages that ridge regression gives to `target_rows` by 32×32 grey pixels, in at most 150 PCA parts.
 
-    A baseline without a network. `images`: uint8 `(N, 128, 128, 3)`; `ages`: years of the training `rows`.
+    `images`: uint8 `(N, 128, 128, 3)`; `ages`: years of the training `rows`.
     """
 
     def small(which):
@@ -115,9 +105,8 @@ def pixels_ridge(images, rows, ages, target_rows) -> np.ndarray:
 def best_possible(ages, offsets, apparent) -> np.ndarray:
     """Return the estimate with the smallest expected absolute error for faces that look `apparent` years old, `(M,)`.
 
-    Nobody can do better on the shipped faces: it knows how old each face looks, how common each age is, and how far
-    looks and age lie apart, but not which way they differ for this person. It is the median of the posterior
-    distribution of the age. `ages`, `offsets`: of the training faces, in years `(N,)`.
+    It knows how old each face looks, how common each age is, and how far looks and age lie apart: the median of the
+    posterior distribution of the age. `ages`, `offsets`: of the training faces, in years `(N,)`.
     """
     candidates, prior = np.unique(ages, return_counts=True)
     gap = np.asarray(apparent, float)[:, None] - candidates

@@ -38,10 +38,7 @@ class FromPixels(nn.Module):
 
 
 def export(network, path):
-    """Write `network` with its preprocessing to the ONNX file `path`: uint8 `(B, 128, 128, 3)` in, years `(B,)` out.
-
-    The network itself stays as it is, on its device and in its mode.
-    """
+    """Write a copy of `network` with its preprocessing to the ONNX file `path`; the network stays as it is."""
     whole = FromPixels(copy.deepcopy(network)).cpu().eval()
     pictures, batch = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8), {0: torch.export.Dim("batch", min=1)}
     how = {"input_names": ["pictures"], "output_names": ["years"], "external_data": False}  # one file
@@ -54,7 +51,7 @@ def quantise(path, quantised, images):
     """Write the model in the ONNX file `path` to `quantised` with weights and activations of 8 bits.
 
     `images`: uint8 `(N, 128, 128, 3)`, faces that show how large activations become; a hundred do. The last layer
-    stays in float32: eight bits would know only steps of a tenth of a year or more.
+    stays in float32, as eight bits would know only steps of a tenth of a year.
     """
     with atomic(quantised) as temporary:
         quantization.quant_pre_process(path, temporary)
@@ -76,10 +73,10 @@ def quantise(path, quantised, images):
 
 
 def write_facts(path, **facts):
-    """Store `facts` (numbers, texts, lists, dicts) in the metadata of the ONNX file `path`, in place of those it has.
+    """Store `facts` (of what JSON knows) in the metadata of the ONNX file `path`, in place of those it has.
 
-    A photo needs `margin`, `half_width`, `mae` and `ages` (the youngest and oldest that it knows); `data`, `trained_on`
-    (the training set) and `recipe` tell where it comes from.
+    A photo needs `margin`, `half_width`, `mae` and `ages` (the youngest and oldest that it knows). The others tell
+    where the model comes from.
     """
     model = onnx.load(path)
     del model.metadata_props[:]
@@ -108,7 +105,12 @@ def load(path, threads=0, facts=True):
         complete = not facts or {"margin", "half_width", "mae"} <= model.get_modelmeta().custom_metadata_map.keys()
     except Exception as error:  # ONNX Runtime has an exception of its own for each way to be damaged
         raise ValueError(f"{path} is not an ONNX model, or damaged: export it again with {MADE_BY}.") from error
-    if not complete or [put.name for put in model.get_inputs()] != ["pictures"]:
+    puts = [[(put.name, put.type, put.shape[1:]) for put in end()] for end in (model.get_inputs, model.get_outputs)]
+    if puts != [[("pictures", "tensor(uint8)", [SIDE, SIDE, 3])], [("years", "tensor(float)", [])]]:
+        raise ValueError(
+            f"{path} is a model of another kind: it takes no pictures or gives no years; export it with {MADE_BY}."
+        )
+    if not complete:
         raise ValueError(f"{path} does not say how a face is cropped: export it with {MADE_BY}.")
     return model
 

@@ -1,11 +1,15 @@
 """The figures that several notebooks draw: each function draws what it is given. One palette, one style."""
 
 import os
+import re
+from functools import lru_cache
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib import font_manager
+from matplotlib.ticker import LogFormatter
 
 # Okabe and Ito 2008: eight colours that colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW, BLACK = (
@@ -19,26 +23,62 @@ COLOURS = {
 }  # fmt: skip
 GREY = "0.5"  # of baselines
 WIDTH = 9.0  # inches, of a full-width figure: readable in the README at half size
+# Fonts that systems come with, for the letters of names that the usual font lacks.
+FONTS = [
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+    "PingFang SC", "Hiragino Sans GB", "Hiragino Sans", "Apple SD Gothic Neo", "WenQuanYi Zen Hei", "Noto Sans Arabic",
+    "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Segoe UI Symbol", "Arial Unicode MS",
+]  # fmt: skip
 
 
 def use_style():
     """Set the look that all figures share."""
     sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE)
+    present = {font.name for font in font_manager.fontManager.ttflist}
     plt.rcParams.update({
+        "font.family": ["sans-serif", *(name for name in FONTS if name in present)],
+        "text.parse_math": False,  # the $ in the name of a file or a group is a $
         "figure.dpi": 80, "savefig.dpi": 140, "figure.constrained_layout.use": True,
         "axes.titlesize": "medium", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
     })  # fmt: skip
 
 
 def show(figure, path):
-    """Save `figure` as the PNG `path`, show it under the cell, and close it."""
+    """Save `figure` as the PNG `path`, show it under the cell, and close it. Its texts become `legible`."""
     path = Path(path)
+    _make_legible(figure)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     # No software version in the file, so that equal pictures are equal files.
     figure.savefig(temporary, metadata={"Software": None})
     os.replace(temporary, path)
     plt.show()
     plt.close(figure)
+
+
+def legible(text):
+    """Return `text` as it can be drawn: letters that no font has by their number, as U+4E2D."""
+    known = _letters(tuple(plt.rcParams["font.family"]))
+    drawn = "".join(c if ord(c) in known or c == "\n" else f"U+{ord(c):04X}" for c in text)
+    return drawn if len(drawn) == len(text) else "\n".join(short(line, 30) for line in drawn.split("\n"))
+
+
+@lru_cache
+def _letters(families):
+    # All that the fonts can draw, as numbers: what is missing would be an empty box, and a warning.
+    files = [font_manager.findfont(font_manager.FontProperties(family=[name])) for name in families]
+    return set().union(*(font_manager.get_font(file).get_charmap() for file in files))
+
+
+def _make_legible(figure):
+    for text in figure.findobj(plt.Text):
+        text.set_text(legible(text.get_text()))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if axis.get_scale() == "log":  # Matplotlib writes powers of ten as formulas, which the style switches off
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter(labelOnlyBase=True))
+        names = [label.get_text() for label in axis.get_ticklabels()]
+        if names != [legible(name) for name in names]:
+            axis.set_ticks(axis.get_ticklocs(), [legible(name) for name in names])
 
 
 def colour_of(name):
@@ -52,12 +92,17 @@ def colours_of(names):
     colours, greys = [colour_of(name) for name in names], iter(["0.5", "0.25", "0.7", "0.4"])
     models = [colour for colour in colours if colour != GREY]
     if len(set(models)) < len(models):
-        return PALETTE[: len(colours)]
-    return [next(greys) if colour == GREY else colour for colour in colours]
+        return [PALETTE[i % len(PALETTE)] for i in range(len(colours))]
+    return [next(greys, GREY) if colour == GREY else colour for colour in colours]
+
+
+def _label(name):
+    return f" {short(name, 40)}" if str(name).startswith("_") else short(name, 40)  # Matplotlib hides a leading _
 
 
 def short(text, longest=22):
-    """Return `text`, with the middle left out when it is longer than `longest` characters."""
+    """Return `text` on one line, with the middle left out when it is longer than `longest` characters."""
+    text = re.sub(r"\s", " ", str(text))
     return text if len(text) <= longest else f"{text[: longest - 9]}…{text[-8:]}"
 
 
@@ -141,7 +186,8 @@ def error_by_age(bands):
     for axis, column in zip(axes, ("mae", "bias")):
         for i, ((name, table), colour) in enumerate(zip(bands.items(), colours_of(bands))):
             beside = 0.09 * (i - (len(bands) - 1) / 2)  # so that equal points stay visible
-            axis.plot(places + beside, table[column], color=colour, marker="osD^vPX*"[i], linewidth=1.5, label=name)
+            look = {"color": colour, "marker": "osD^vPX*"[i % 8], "linewidth": 1.5, "label": _label(name)}
+            axis.plot(places + beside, table[column], **look)
         axis.set_xticks(places, [f"{band}\nn={n}" for band, n in zip(first.index, first["n"])], fontsize=9)
         axis.set(xlabel="true age, years", xlim=(-0.5, len(first) - 0.5))
         axis.grid(axis="x", visible=False)
@@ -177,7 +223,7 @@ def lines(curves, xlabel, ylabel, mark=None, marked=""):
     """
     figure, axis = plt.subplots(figsize=(WIDTH * 0.75, 3.8))
     for (name, table), colour in zip(curves.items(), colours_of(curves)):
-        axis.plot(table.index, table["value"], color=colour, linewidth=2.2, label=name)
+        axis.plot(table.index, table["value"], color=colour, linewidth=2.2, label=_label(name))
         if "low" in table:
             axis.fill_between(table.index, table["low"], table["high"], color=colour, alpha=0.15, linewidth=0)
     if mark is not None:

@@ -18,7 +18,6 @@ from helpers.evaluation import (
     age_bands,
     bootstrap_means,
     by_age_band,
-    calibrates,
     conformal_radius,
     mean_interval,
     metrics,
@@ -287,17 +286,6 @@ def test_too_few_calibration_faces_are_refused(level, least):
     with pytest.raises(ValueError) as error:
         conformal_radius(np.ones(least - 1), level)
     one_sentence(error.value, f"{least - 1} faces", f"{least} or more")
-
-
-@quick
-@given(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=40))
-def test_the_calibration_half_takes_every_second_person_with_all_pictures(people):
-    half = calibrates(people)
-    assert half.shape == (len(people),)
-    sides = [{who for who, inside in zip(people, half) if bool(inside) == side} for side in (True, False)]
-    assert not sides[0] & sides[1]  # nobody is on both sides
-    assert 0 <= len(sides[0]) - len(sides[1]) <= 1
-    assert calibrates(people[::-1]).tolist() == half[::-1].tolist()
 
 
 def test_a_table_is_saved_as_it_is(runs):

@@ -207,3 +207,22 @@ def test_a_failed_export_leaves_the_former_file(tmp_path, learnt):
     with pytest.raises(Exception, match="."):
         export.export(torch.nn.Linear(3, 1), path)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model.onnx", b"the former one")]
+
+
+@pytest.mark.parametrize("kind", ["name", "type", "shape", "output"])
+def test_a_model_of_another_kind_is_told(tmp_path, kind):
+    given = {"name": "pictures", "type": onnx.TensorProto.UINT8, "shape": ["batch", 128, 128, 3]}
+    other = {"name": "input", "type": onnx.TensorProto.FLOAT, "shape": ["batch", 3, 224, 224]}
+    given |= {kind: other[kind]} if kind in other else {}
+    put = onnx.helper.make_tensor_value_info(given["name"], given["type"], given["shape"])
+    out = onnx.helper.make_tensor_value_info("logits" if kind == "output" else "years", given["type"], given["shape"])
+    nodes = [onnx.helper.make_node("Identity", [put.name], [out.name])]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "other", [put], [out]),
+        ir_version=8,
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+    )
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(ValueError) as error:
+        export.load(tmp_path / "other.onnx", facts=False)
+    one_sentence(error.value, tmp_path / "other.onnx", "another kind", "notebook 09_deployment")

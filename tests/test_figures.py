@@ -137,6 +137,64 @@ def test_lines_have_a_band_where_there_is_one_and_a_mark():
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_ylim()[0]) == ("zoom", "MAE", 0)
 
 
+# What users call their files and groups
+
+NAMES = {
+    "a $ alone": ("a$b", "a$b"),
+    "a formula that is none": ("$x_{ $\\frac{", "$x_{ $\\frac{"),
+    "Chinese": ("照.jpg", "U+7167.jpg"),
+    "Korean": ("남", "U+B0A8"),
+    "an emoji": ("\U0001f9ff", "U+1F9FF"),
+    "not UTF-8": ("a\udce9.jpg", "aU+DCE9.jpg"),
+    "a tab": ("a\tb", "aU+0009b"),
+    "Arabic, which Matplotlib joins and turns": ("أحمد.jpg", "أحمد.jpg"),
+    "Latin with accents": ("Zoë Ångström", "Zoë Ångström"),
+    "Greek and Russian": ("Ωμ Жанна", "Ωμ Жанна"),
+    "two lines": ("照\n20 years", "U+7167\n20 years"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_any_name_is_drawn_as_text_without_a_warning(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    plt.rcParams["font.family"] = ["sans-serif"]  # whatever fonts this machine has besides
+    (name, drawn), figure = NAMES[kind], plt.figure()
+    axis = figure.add_subplot()
+    axis.plot([1, 2], [1, 1000], label=name)
+    axis.set(title=name, xlabel=name, xticks=[1, 2], xticklabels=[name, "other"], yscale="log")
+    axis.legend()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.show(figure, tmp_path / "a.png")
+    assert [axis.get_title("left"), axis.get_xlabel(), axis.get_xticklabels()[0].get_text()] == [drawn] * 3
+    assert texts(axis.get_legend().get_texts()) == [drawn]
+    assert not any("$" in label or "mathdefault" in label for label in texts(axis.get_yticklabels()))
+
+
+def test_a_name_of_letters_that_cannot_be_drawn_stays_short_and_keeps_its_ends():
+    plt.rcParams["font.family"] = ["sans-serif"]
+    assert figures.legible("照" * 30 + ".jpg") == "U+7167U+7167U+7167U+7…7167.jpg"
+
+
+def test_fonts_of_the_system_are_used_and_missing_ones_are_not_asked_for():
+    present = {font.name for font in figures.font_manager.fontManager.ttflist}
+    assert plt.rcParams["font.family"][0] == "sans-serif" and set(plt.rcParams["font.family"][1:]) <= present
+
+
+def test_a_name_that_begins_with_an_underscore_has_its_place_in_the_legend():
+    for figure in (figures.lines({"_mine": CURVE}, "x", "y"), figures.error_by_age({"_mine": BANDS})):
+        assert texts(figure.legends[0].get_texts()) == [" _mine"]
+
+
+def test_more_models_than_colours_are_drawn():
+    many = {f"model {i}": BANDS for i in range(12)} | {f"SimpleCNN, seed {i}": BANDS for i in range(12)}
+    assert len(figures.error_by_age(many).axes[0].lines) == 24
+
+
+def test_short_is_one_line():
+    assert figures.short("a\n\tb.jpg") == "a  b.jpg"
+
+
 def test_short_keeps_both_ends_of_a_long_name():
     assert figures.short("a.jpg") == "a.jpg"
     cut = figures.short("IMG_20240101_123456_portrait.jpg", 22)

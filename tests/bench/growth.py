@@ -53,6 +53,7 @@ def link_faces(folder, n):
 
     faces = sorted((ROOT / "data" / "demo").glob("*/*"))
     faces = [face for face in faces if face.parent.name.isdigit()]
+    faces = faces[:: max(1, len(faces) // n)]  # of all ages, however few are wanted
     for i in range(n):
         face = faces[i % len(faces)]
         link = folder / face.parent.name / f"{i // len(faces)}-{face.name}"
