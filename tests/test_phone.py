@@ -1,5 +1,6 @@
 """The page finds the faces itself, as Python does, and `python -m commands.phone` writes it without a training."""
 
+import re
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from test_page import answer, browser, faces, model_file  # noqa: F401  (fixtures)
 
 from commands import phone
-from helpers import deploy, export
+from helpers import deploy, export, paths
 from helpers import page as web
 
 
@@ -54,6 +55,11 @@ def same(tab, model, file):
     text = tab.locator("#answer").inner_text()
     assert all(note in text for notes in ours["note"] for note in notes.split("; "))
     return ours
+
+
+def test_the_code_of_the_detector_names_no_other_place():
+    code = (paths.ROOT / "helpers" / "phone_faces.js").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|fetch\(|XMLHttpRequest|WebSocket|import|</script|{{", code)
 
 
 def test_ten_faces_are_found_and_get_the_ages_of_python(opened, tmp_path):
