@@ -11,7 +11,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 2147483647
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab refresh seeds bench faces lint clean
+.PHONY: help run test lab phone refresh seeds bench faces lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 15
@@ -33,6 +33,9 @@ test: $(READY)  ## the unit tests, then every notebook with its output compared
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	@$(PY) -m jupyter lab notebooks/01_eda.ipynb
+
+phone: $(READY)  ## write the page for a phone, runs/<name>/phone.html, without a training; MODEL=<an ONNX file> takes another model
+	@$(PY) -m commands.phone $(if $(MODEL),--model $(MODEL))
 
 refresh: $(READY)  ## re-execute the committed notebooks in place and rewrite figs/ and pics/
 	@$(PY) run.py --refresh

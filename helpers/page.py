@@ -8,9 +8,15 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from contextlib import redirect_stdout
+from functools import lru_cache
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 
+import torch
+
+from .align import CERTAIN, GHOST, SURE, detector
 from .export import MADE_BY, facts_of, load
 from .images import BLURRED, NOISY
 from .paths import ROOT, atomic
@@ -52,13 +58,14 @@ def fetch_runtime(folder=ROOT / "runs" / "onnxruntime-web-1.30.0") -> Path:
 def write_page(model_file, page, runtime):
     """Write the web page `page` that holds the model in `model_file` (ONNX) and the files of the folder `runtime`.
 
-    It takes a photo, lets a person mark the eyes, crops it with the margin of the training pictures and estimates.
+    It takes a photo, finds the faces as `align.detect` does, crops them with the margin of the training pictures and
+    estimates. Where it finds none, or was written without facenet-pytorch, a person marks the eyes.
     Raises what `load` raises, and `ValueError` when the model does not know how faces are cropped.
     """
     facts = facts_of(load(model_file))
     if not facts["margin"] or not facts.get("ages"):
         raise ValueError(f"{model_file} lacks the margin or the ages: run {MADE_BY} again with the face detector.")
-    shown = {"margin": facts["margin"][:2], "half_width": facts["half_width"], "ages": facts["ages"]}
+    shown = {name: facts[name] for name in ("margin", "half_width", "ages")} | {"scores": [GHOST, SURE, CERTAIN]}
     parts = {
         "FACTS": json.dumps(shown | {"noisy": NOISY, "blurred": BLURRED}).replace("<", "\\u003c"),  # ends no script
         "AGES": "{:.0f} to {:.0f}".format(*facts["ages"]),
@@ -66,10 +73,33 @@ def write_page(model_file, page, runtime):
         "MODEL": _packed(model_file),
         "RUNTIME": _packed(runtime / "ort.wasm.bundle.min.mjs"),
         "WASM": _packed(runtime / "ort-wasm-simd-threaded.wasm"),
+        "DETECTOR": Path(__file__).with_name("phone_faces.js").read_text(encoding="utf-8"),
+        "NETS": json.dumps(detector_nets()),
     }
     text = Path(__file__).with_name("phone.html").read_text(encoding="utf-8")
     with atomic(page) as temporary:
         temporary.write_text(re.sub(r"{{(\w+)}}", lambda name: parts[name[1]], text), encoding="utf-8")
+
+
+@lru_cache
+def detector_nets() -> list:
+    """Return the three networks of the face detector as ONNX, packed for the page; none without facenet-pytorch."""
+    try:
+        mtcnn = detector()
+    except ImportError as missing:
+        print(f"The page will not find faces by itself, a person must mark the eyes: {missing}")
+        return []
+    free, many, nets = torch.export.Dim.DYNAMIC, {0: torch.export.Dim("faces", min=1)}, []
+    with tempfile.TemporaryDirectory() as place, redirect_stdout(StringIO()):  # the exporter tells every step
+        for net, shape, dims, outputs in (
+            (mtcnn.pnet, (1, 3, 65, 72), {2: free, 3: free}, ["change", "sure"]),
+            (mtcnn.rnet, (2, 3, 24, 24), many, ["change", "sure"]),
+            (mtcnn.onet, (2, 3, 48, 48), many, ["change", "points", "sure"]),
+        ):
+            how = {"input_names": ["pixels"], "output_names": outputs, "external_data": False, "verbose": False}
+            torch.onnx.export(net, (torch.zeros(shape),), f"{place}/net.onnx", dynamic_shapes=(dims,), **how)
+            nets.append(_packed(f"{place}/net.onnx"))
+    return nets
 
 
 def _packed(file):

@@ -58,7 +58,7 @@ def test_everything_is_put_in_its_place(model_file, runtime, tmp_path):
     page.write_page(model_file, tmp_path / "phone.html", runtime)
     text = (tmp_path / "phone.html").read_text(encoding="utf-8")
     names = set(re.findall(r"\{\{(\w+)\}\}", TEMPLATE))
-    assert names == {"FACTS", "AGES", "DATA", "MODEL", "RUNTIME", "WASM"} and "{{" not in text
+    assert names == {"FACTS", "AGES", "DATA", "MODEL", "RUNTIME", "WASM", "DETECTOR", "NETS"} and "{{" not in text
     assert '"half_width": 7.5' in text and "synthetic faces" in text and "only ages from 20 to 50" in text
 
 
@@ -171,13 +171,15 @@ def browser():
 
 @pytest.fixture(scope="module")
 def opened(browser, model_file, tmp_path_factory):
-    """The page in a browser without a network, and the list of what it asked for."""
+    """The page without a face detector, in a browser without a network, and the list of what it asked for."""
     try:
         runtime = page.fetch_runtime()
     except OSError as error:
         pytest.skip(str(error))
     file = tmp_path_factory.mktemp("page") / "phone.html"
-    page.write_page(model_file, file, runtime)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "detector_nets", list)
+        page.write_page(model_file, file, runtime)
     context = browser.new_context(offline=True)
     tab, asked = context.new_page(), []
     tab.on("request", lambda request: asked.append(request.url))
