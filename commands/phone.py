@@ -5,8 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from helpers import deploy, page
+from helpers import deploy
 from helpers.paths import ROOT, run_dir
+
+from . import page
 
 
 def main(arguments=None):

@@ -16,9 +16,10 @@ import torch
 from faces import one_sentence
 from PIL import Image
 
-from helpers import align, export, images, labels, models, page, paths
+from commands import page
+from helpers import align, export, images, labels, models, paths
 
-TEMPLATE = (paths.ROOT / "helpers" / "phone.html").read_text(encoding="utf-8")
+TEMPLATE = (paths.ROOT / "commands" / "phone.html").read_text(encoding="utf-8")
 MARGIN = [[0.38, 0.41], [0.61, 0.42], [0.5, 0.56], [0.4, 0.67], [0.58, 0.67]]
 
 

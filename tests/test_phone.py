@@ -9,9 +9,9 @@ from faces import one_sentence, page, place
 from PIL import Image
 from test_page import answer, browser, faces, model_file  # noqa: F401  (fixtures)
 
+from commands import page as web
 from commands import phone
 from helpers import deploy, export, paths
-from helpers import page as web
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def same(tab, model, file):
 
 
 def test_the_code_of_the_detector_names_no_other_place():
-    code = (paths.ROOT / "helpers" / "phone_faces.js").read_text(encoding="utf-8")
+    code = (paths.ROOT / "commands" / "phone_faces.js").read_text(encoding="utf-8")
     assert not re.search(r"https?:|fetch\(|XMLHttpRequest|WebSocket|import|</script|{{", code)
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from .align import CERTAIN, GHOST, SURE, detector
-from .export import MADE_BY, facts_of, load
-from .images import BLURRED, NOISY
-from .paths import ROOT, atomic
+from helpers.align import CERTAIN, GHOST, LARGEST, SURE, detector
+from helpers.export import MADE_BY, facts_of, load
+from helpers.images import BLURRED, NOISY
+from helpers.paths import ROOT, atomic
 
 RUNTIME = "onnxruntime-web@1.30.0"  # the npm package (MIT) that runs ONNX models in a browser
 FILES = {  # of it, with their SHA-256
@@ -65,7 +65,10 @@ def write_page(model_file, page, runtime):
     facts = facts_of(load(model_file))
     if not facts["margin"] or not facts.get("ages"):
         raise ValueError(f"{model_file} lacks the margin or the ages: run {MADE_BY} again with the face detector.")
-    shown = {name: facts[name] for name in ("margin", "half_width", "ages")} | {"scores": [GHOST, SURE, CERTAIN]}
+    shown = {name: facts[name] for name in ("margin", "half_width", "ages")} | {
+        "scores": [GHOST, SURE, CERTAIN],
+        "largest": LARGEST,
+    }
     parts = {
         "FACTS": json.dumps(shown | {"noisy": NOISY, "blurred": BLURRED}).replace("<", "\\u003c"),  # ends no script
         "AGES": "{:.0f} to {:.0f}".format(*facts["ages"]),
