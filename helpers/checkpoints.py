@@ -107,10 +107,12 @@ def resume(path, state, settings, generator):
 
 def put_aside(folder):
     """Rename the checkpoints in `folder`, so that a new training loses nothing, and return a sentence on it."""
+    names = ["former", *(f"former{i}" for i in range(2, 10_000))]
+    former = next(name for name in names if not list(folder.glob(f"{name}_*.pt")))
     for path in (folder / "last.pt", folder / "best.pt"):
         if path.exists():
-            os.replace(path, path.with_name(f"former_{path.name}"))
-    return f"This one begins anew; what that one left is kept: {folder / 'former_best.pt'}."
+            os.replace(path, path.with_name(f"{former}_{path.name}"))
+    return f"This one begins anew; what that one left is kept: {folder / former}_best.pt."
 
 
 def _check(name, value):

@@ -45,6 +45,7 @@ def load_features(images) -> np.ndarray:
                     array[at : at + len(batch)] = ((body(batch) + body(batch.flip(3))) / 2).cpu()
                 at += len(batch)
             array.flush()
+            del array  # Windows moves no file that is mapped
     return np.load(cache, mmap_mode="r")
 
 

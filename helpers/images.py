@@ -29,6 +29,7 @@ UPRIGHT = {  # what undoes each EXIF orientation; 1 is upright
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT, NEW_SUBFILE_TYPE, DNG = 0x0112, 262, 339, 254, 50706  # tags of EXIF and TIFF
+BITS, PLANES = 258, 284
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM")  # and HEIC, by pillow-heif
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
@@ -54,8 +55,8 @@ def read_image(path) -> np.ndarray:
         kind = path.suffix or "no suffix"
         raise ValueError(f"{path} is not a picture file ({kind}): save it as JPEG or PNG.") from None
     except Exception as error:  # Pillow has many for the many ways to be damaged, struct.error among them
-        why = str(getattr(error, "strerror", None) or error).replace(
-            "\n", " "
+        why = " ".join(
+            str(getattr(error, "strerror", None) or error).split()
         )  # without the path, which stands in front
         raise ValueError(f"{path} cannot be decoded ({why}): replace or remove it.") from error
     if min(image.shape[:2]) < SMALLEST:
@@ -70,6 +71,8 @@ def decode(source) -> np.ndarray:
         tags = getattr(file, "tag_v2", {})
         if DNG in tags or tags.get(NEW_SUBFILE_TYPE, 0) & 1:
             raise ValueError("a raw photo, of which only a small preview can be read; save it as JPEG")
+        if tags.get(PLANES) == 2 and max(tags.get(BITS, (8,))) > 8:  # Pillow and OpenCV would read noise
+            raise ValueError("16-bit colours in separate planes; save it with 8 bits")
         sixteen = file.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile.args) for tile in file.tile)
         file.load()  # a TIFF is turned by that
         if not sixteen or np.asarray(file.convert("RGB")).max() > 15:
@@ -215,6 +218,7 @@ def prepare_all(root, paths) -> np.ndarray:
 
             list(_map(fill, range(len(paths)), "preparing"))
             array.flush()
+            del array  # Windows moves no file that is mapped
     return np.load(cache, mmap_mode="r")
 
 

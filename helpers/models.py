@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import ResNet18_Weights, resnet18
 
 from .datasets import MEAN, STD
 from .labels import AGE_MAX, AGE_MIN
@@ -67,9 +66,10 @@ def resnet(outputs=1, pretrained=True):
 
     Without a network the ImageNet weights cannot be fetched: the model then starts at random and the sentence says so.
     """
-    weights, note = None, "random weights (pretrained=False)"
-    if pretrained:
-        weights, note = ResNet18_Weights.DEFAULT, f"ImageNet weights, torchvision {ResNet18_Weights.DEFAULT}"
+    from torchvision.models import ResNet18_Weights, resnet18  # here: it takes two seconds, and few notebooks need it
+
+    weights = ResNet18_Weights.DEFAULT if pretrained else None
+    note = f"ImageNet weights, torchvision {weights}" if pretrained else "random weights (pretrained=False)"
     try:
         with redirect_stdout(StringIO()):  # torch.hub prints where on this machine it downloads to
             model = resnet18(weights=weights)
@@ -104,10 +104,9 @@ class ResidualUnit(nn.Module):
 class FaceFeatures(nn.Module):
     """The 29 convolutions of dlib's face recognition network: faces `(B, 3, 128, 128)`, normalised → `(B, 3136)`.
 
-    The features: the last unit with 64 channels and the first with 256, each as the means of 3×3 places, and the mean
-    of the last unit. `window`: left, top and side, in pixels, of the square that the network looks at (`face_window`),
-    enlarged to `side` pixels; it knows faces of 150. `units`: how many of its 14 residual units are kept; the first 7
-    give 640 features. Source: King 2017, dlib.
+    The features: units 7 and 11 as the means of 3×3 places, and the mean of the last unit. `window`: left, top, side,
+    in pixels, of the square that it looks at (`face_window`), enlarged to `side`; it knows faces of 150. `units`: how
+    many of its 14 residual units are kept; the first 7 give 640 features. Source: King 2017, dlib.
     """
 
     def __init__(self, window=(0, 0, 128), units=14, side=150):
@@ -230,21 +229,17 @@ def _read_dlib(body):
 
 @torch.no_grad()
 def _measure_norms(body, faces):
-    """Give the convolutions He's size and their batch norms the statistics of `faces`; the answers stay the same.
-
-    The stored filters are tiny and the factors behind them large. AdamW moves all weights equally far, so with these it
-    would destroy in a few steps what was learnt.
-    """
+    # Gives the convolutions He's size and their batch norms the statistics of `faces`; the answers stay the same. The
+    # stored filters are tiny and the factors behind them large. AdamW moves all weights equally far, so with these it
+    # would destroy in a few steps what was learnt.
     measured = {}
-
-    def note(conv, _, out):
-        measured[conv] = torch.var_mean(out, (0, 2, 3))
-
-    hooks = [conv.register_forward_hook(note) for conv, _ in body.layers()]
+    hooks = [
+        conv.register_forward_hook(lambda conv, _, out: measured.update({conv: torch.var_mean(out, (0, 2, 3))}))
+        for conv, _ in body.layers()
+    ]
     body.eval()(faces)
-    for hook in hooks:
+    for hook, (conv, norm) in zip(hooks, body.layers()):
         hook.remove()
-    for conv, norm in body.layers():
         variance, mean = measured[conv]
         larger = (2 / conv.weight[0].numel()) ** 0.5 / conv.weight.flatten(1).std(1)
         conv.weight.mul_(larger[:, None, None, None])

@@ -1,12 +1,16 @@
 """The table of kinds: what people bring, and what is right to do with it. Details are tested beside each helper.
 
-Each row is a folder or a table of labelled photos, and what the audit or the labels table must say of it: an age, or a
-reason that quotes what stands there.
+Folders and tables of labelled photos: of each file an age, or a reason that quotes what stands there. Files: a picture,
+or a sentence with the remedy. What else is tried: turned, large, doubtful and cropped photos (test_deploy.py), albums and
+interrupted work (test_ages.py, test_training.py), names in figures (test_figures.py), models (test_export.py).
 """
 
+import numpy as np
 import pandas as pd
+import pillow_heif
 import pytest
-from faces import one_sentence, save
+from faces import one_sentence, picture, save
+from PIL import Image
 
 from helpers import images, labels
 
@@ -75,3 +79,50 @@ def test_paths_of_a_csv(tmp_path, written):
     save(tmp_path / "b.jpg", 2)
     pd.DataFrame({"path": [written, "b.jpg"], "age": [25, 26]}).to_csv(tmp_path / "list.csv", index=False)
     assert judged(tmp_path) == {"sub/Zoë.jpg": 25, "b.jpg": 26}
+
+
+FACE = Image.fromarray(picture(1))
+DEEP = np.asarray(FACE.convert("L")).astype(np.uint16)
+
+
+def heic(path):
+    pillow_heif.from_pillow(FACE).save(path)
+
+
+# a kind of file → its name, how it is written, and what is right: the grey level of the picture, or words of the reason
+FILES = {
+    "JPEG": ("a.jpg", FACE.save, "read"),
+    "a photo of an iPhone": ("a.heic", heic, "read"),
+    "a photo of an iPhone under another name": ("a.jpg", heic, "read"),
+    "AVIF": ("a.avif", FACE.save, "read"),
+    "jfif": ("a.jfif", lambda path: FACE.save(path, "JPEG"), "read"),
+    "a name without a suffix": ("a", lambda path: FACE.save(path, "PNG"), "read"),
+    "an odd suffix": ("a.txt", lambda path: FACE.save(path, "PNG"), "read"),
+    "16 bits": ("a.png", lambda path: Image.fromarray(DEEP * 257).save(path), "read"),
+    "16 bits that hold 12": ("a.png", lambda path: Image.fromarray(DEEP * 16).save(path), "read"),
+    "16 bits that hold 8": ("a.tif", lambda path: Image.fromarray(DEEP).save(path), "read"),
+    "32-bit whole numbers": ("a.tif", lambda path: Image.fromarray(DEEP.astype(np.int32) * 2**23).save(path), "read"),
+    "fractions": ("a.tif", lambda path: Image.fromarray(DEEP / np.float32(255)).save(path), "8 or 16 bits"),
+    "a text": ("a.jpg", lambda path: path.write_text("no picture"), "replace or remove it"),
+    "half a file": (
+        "a.jpg",
+        lambda path: (FACE.save(path), path.write_bytes(path.read_bytes()[:900])),
+        "cannot be decoded",
+    ),
+    "an empty file": ("a.png", lambda path: path.touch(), "replace or remove it"),
+    "a folder with the name of a picture": ("a.jpg", lambda path: path.mkdir(), "folder"),
+    "a picture too small": ("a.png", lambda path: FACE.resize((8, 8)).save(path), "too few"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files(tmp_path, kind):
+    name, write, right = FILES[kind]
+    write(tmp_path / name)
+    if right == "read":
+        levels = images.read_image(tmp_path / name).mean()
+        assert levels == pytest.approx(np.asarray(FACE.convert("L")).mean(), abs=12)
+    else:
+        with pytest.raises(ValueError) as error:
+            images.read_image(tmp_path / name)
+        one_sentence(error.value, tmp_path / name, right)

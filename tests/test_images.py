@@ -9,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import imagehash
@@ -640,3 +641,27 @@ def test_pictures_of_one_colour_resemble_none():
 
 def test_the_cache_lies_under_runs():
     assert images.run_dir is paths.run_dir
+
+
+def test_sixteen_bit_colours_in_separate_planes_are_refused(tmp_path):
+    planes = np.random.default_rng(0).integers(0, 2**16, (3, 64, 64), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path / "a.tif")
+    one_sentence(error.value, "a.tif", "separate planes", "8 bits")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells which files are mapped")
+def test_no_file_is_moved_while_it_is_mapped(tmp_path, monkeypatch):
+    """Windows would refuse it."""
+    save(tmp_path / "a.png", 1)
+    move, mapped = os.replace, []
+
+    def watch(source, target):
+        mapped.append(str(source) in Path("/proc/self/maps").read_text())
+        move(source, target)
+
+    monkeypatch.setattr(paths.os, "replace", watch)
+    monkeypatch.setattr(images, "run_dir", lambda: tmp_path / "run")
+    images.prepare_all(tmp_path, ["a.png"])
+    assert mapped == [False]

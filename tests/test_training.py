@@ -348,6 +348,8 @@ def test_other_settings_begin_anew_and_lose_nothing(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "of a training with other epochs, steps. This one begins anew" in told and "former_best.pt" in told
     assert all((tmp_path / f"former_{name}.pt").read_bytes() == content for name, content in former.items())
+    assert "former2_best.pt" in checkpoints.put_aside(tmp_path)  # a third training does not replace what the first left
+    assert (tmp_path / "former_best.pt").read_bytes() == former["best"] and (tmp_path / "former2_best.pt").exists()
     training_alone = training.fit(small(), *loaders(), 2, tmp_path / "alone")
     assert history["train_loss"].tolist() == training_alone["train_loss"].tolist()
 
