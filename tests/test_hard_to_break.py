@@ -1,8 +1,8 @@
 """The table of kinds: what people bring, and what is right to do with it. Details are tested beside each helper.
 
 Folders and tables of labelled photos: of each file an age, or a reason that quotes what stands there. Files: a picture,
-or a sentence with the remedy. What else is tried: turned, large, doubtful and cropped photos (test_deploy.py), albums and
-interrupted work (test_ages.py, test_training.py), names in figures (test_figures.py), models (test_export.py).
+or a sentence with the remedy. What else is tried: turned, large, doubtful and cropped photos (test_deploy.py), albums
+and interrupted work (test_ages.py, test_training.py), names in figures (test_figures.py), models (test_export.py).
 """
 
 import numpy as np
