@@ -101,7 +101,7 @@ def files_in(sources):
         if not folder.is_dir():
             files.append(folder)
             continue
-        inside = sorted(file for file in folder.rglob("*") if file.is_file())
+        inside = sorted(file for file in folder.rglob("*") if not file.is_dir())  # a link to nowhere is listed, too
         inside = [file for file in inside if "/." not in f"/{file.relative_to(folder).as_posix()}"]
         files += [file for file in inside if not is_result(file)]
     return list(dict.fromkeys(files))
@@ -113,7 +113,7 @@ def is_result(file) -> bool:
         if re.fullmatch(r"ages(_\d+)?\.csv", file.name):
             with open(file, encoding="utf-8", errors="replace") as lines:
                 return lines.readline().strip() == HEADER
-        if re.fullmatch(r".*_ages(_\d+)?\.jpg", file.name):
+        if re.fullmatch(r"(?s).*_ages(_\d+)?\.jpg", file.name):
             with Image.open(file) as picture:
                 return picture.info.get("comment") == MARK
     except Exception:  # Pillow has many; what cannot be read is none
@@ -127,7 +127,8 @@ def names(folder, stem, suffix):
 
 
 def save(folder, stem, content):
-    """Write `content` under the first name `stem`….jpg that is free."""
+    """Write `content` under the first name `stem`….jpg that is free; of a long name the beginning must do."""
+    stem = stem if len(os.fsencode(stem)) < 200 else os.fsdecode(os.fsencode(stem)[:180]) + "…_ages"
     for file in names(folder, stem, ".jpg"):
         try:
             with open(file, "xb") as new:
@@ -172,10 +173,10 @@ def append(table, rows):
 
 def digest(photo, kind) -> str:
     """Return a digest of the file `photo` and of `kind`, that of the model; "" where it cannot be read."""
-    try:
-        return hashlib.sha256(kind + photo.read_bytes()).hexdigest()[:12]
-    except OSError:
-        return ""
+    with suppress(OSError):
+        if photo.is_file():  # a pipe would wait for ever
+            return hashlib.sha256(kind + photo.read_bytes()).hexdigest()[:12]
+    return ""
 
 
 def path_of(text) -> Path:
@@ -184,13 +185,14 @@ def path_of(text) -> Path:
 
 
 def shown(text) -> str:
-    """Return `text` as a terminal and a table can show it: what is not UTF-8 in a file's name is a question mark."""
-    return str(text).encode("utf-8", "replace").decode()
+    """Return `text` as a table can show it: what is not UTF-8 in a file's name, or no character, is a question mark."""
+    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", "?", str(text))
 
 
 def say(text):
-    """Print `text` beside the progress bar."""
-    tqdm.write(shown(text))
+    """Print `text` beside the progress bar; a question mark stands for what the terminal cannot show."""
+    coding = sys.stdout.encoding or "utf-8"
+    tqdm.write(shown(text).encode(coding, "replace").decode(coding))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 from .align import SURE, crop, detect
 from .datasets import FaceAgeDataset, load_faces
 from .export import MADE_BY, facts_of, load, years_of
-from .images import prepare, read_image, to_rgb, upright
+from .images import decode, prepare, read_image, to_rgb, upright
 from .paths import run_dir
 
 COLUMNS = ["left", "top", "right", "bottom", "age", "low", "high", "score", "note"]
-NO_FACE = "no face was found: it must be a 25th of the photo wide; for one cropped face say cropped=True (--cropped)"
+NO_FACE = (
+    "no face was found: cut out the part with the face, so that it fills a tenth of the picture or more; "
+    "for one cropped face say cropped=True (--cropped)"
+)
 
 
 def best_model() -> Path:
@@ -88,9 +91,7 @@ def as_picture(photo) -> np.ndarray:
         return read_image(os.path.expanduser(photo))
     if isinstance(photo, (bytes, Image.Image)):
         try:
-            picture = Image.open(BytesIO(photo)) if isinstance(photo, bytes) else photo
-            picture.load()
-            return upright(picture)
+            return decode(BytesIO(photo)) if isinstance(photo, bytes) else upright(photo)
         except Exception as error:  # Pillow has many for the many ways to be damaged
             raise ValueError("The picture cannot be decoded: give the bytes of a whole JPEG or PNG file.") from error
     if getattr(photo, "dtype", None) != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (3,), (4,)):

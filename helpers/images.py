@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from .labels import PICTURES
 from .paths import atomic, run_dir
 
 SIDE = 128  # pixels, the side of every picture that a model sees
@@ -28,29 +28,35 @@ UPRIGHT = {  # what undoes each EXIF orientation; 1 is upright
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT, NEW_SUBFILE_TYPE, DNG = 0x0112, 262, 339, 254, 50706  # tags of EXIF and TIFF
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM")  # and HEIC, by pillow-heif
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 
 
 def read_image(path) -> np.ndarray:
-    """Return the picture in `path` as uint8 RGB `(H, W, 3)`, upright, whatever its mode.
+    """Return the picture in the file `path` as uint8 RGB `(H, W, 3)`, upright; its content decides, not its name.
 
-    EXIF rotation is applied, transparency laid on white, 16 bits scaled to 8, palettes and CMYK converted.
-    Pillow reads, not OpenCV, which returns a truncated file as a half grey picture without an error.
+    JPEG, PNG, HEIC, AVIF, WebP, TIFF, GIF, BMP, JPEG 2000, PPM; the first picture where there are several. For colours
+    and bits see `to_rgb`. Pillow reads: OpenCV returns a truncated file as a half grey picture without an error.
     Raises `ValueError` that names the file when it is missing, not a picture, damaged, or smaller than 32 pixels.
     """
     path = Path(path)
-    if path.suffix.lower() not in PICTURES:
-        raise ValueError(f"{path} is not a picture file ({path.suffix or 'no suffix'}): save it as JPEG or PNG.")
     try:
-        with Image.open(path) as file:
-            file.load()  # a TIFF is turned by that
-            image = upright(file)
+        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise OSError(0, "a folder or a device, no file")
+        image = decode(path)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{path} holds no picture that can be recognised: replace or remove it.") from None
+        if path.suffix.lower() in Image.registered_extensions():
+            raise ValueError(f"{path} holds no picture that can be recognised: replace or remove it.") from None
+        kind = path.suffix or "no suffix"
+        raise ValueError(f"{path} is not a picture file ({kind}): save it as JPEG or PNG.") from None
     except Exception as error:  # Pillow has many for the many ways to be damaged, struct.error among them
-        why = getattr(error, "strerror", None) or error  # without the path, which stands in front
+        why = str(getattr(error, "strerror", None) or error).replace(
+            "\n", " "
+        )  # without the path, which stands in front
         raise ValueError(f"{path} cannot be decoded ({why}): replace or remove it.") from error
     if min(image.shape[:2]) < SMALLEST:
         size = f"{image.shape[1]}×{image.shape[0]}"
@@ -58,11 +64,45 @@ def read_image(path) -> np.ndarray:
     return image
 
 
+def decode(source) -> np.ndarray:
+    """Return the picture in `source`, a path or a `BytesIO`, as `read_image` does. Raises what Pillow raises."""
+    with _open(source) as file:
+        tags = getattr(file, "tag_v2", {})
+        if DNG in tags or tags.get(NEW_SUBFILE_TYPE, 0) & 1:
+            raise ValueError("a raw photo, of which only a small preview can be read; save it as JPEG")
+        sixteen = file.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile.args) for tile in file.tile)
+        file.load()  # a TIFF is turned by that
+        if not sixteen or np.asarray(file.convert("RGB")).max() > 15:
+            return upright(file)
+    # Of 16-bit colours Pillow takes the upper byte. Where they hold 12 or 8 bits, nearly nothing is in it.
+    content = np.frombuffer(_content(source), np.uint8)
+    return _to_8_bits(cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1])
+
+
+def _content(source):
+    return source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
+
+
+def _open(source):
+    try:
+        return Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError:
+        head = _content(source)[:12]
+        if head[4:8] != b"ftyp" or head[8:] not in HEIC:
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ValueError("HEIC, the format of iPhones, needs: pip install -r requirements.txt") from error
+    register_heif_opener()
+    return Image.open(source, formats=["HEIF"])
+
+
 def upright(file) -> np.ndarray:
     """Return the loaded Pillow image `file` as uint8 RGB `(H, W, 3)`, turned as its EXIF orientation says."""
     # ImageOps.exif_transpose would write all EXIF fields anew, and fails on those that some cameras get wrong.
     try:
-        undo = UPRIGHT.get(file.getexif().get(0x0112))
+        undo = UPRIGHT.get(file.getexif().get(ORIENTATION))
     except Exception:  # nothing but the picture is needed
         undo = None
     image = to_rgb(file)
@@ -70,15 +110,34 @@ def upright(file) -> np.ndarray:
 
 
 def to_rgb(image):
-    """Return the Pillow `image` of any mode as one of mode RGB; transparency is laid on white."""
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip them to white instead of scaling them
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+    """Return the Pillow `image` of any mode as one of mode RGB; transparency is laid on white.
+
+    Whole numbers of more than 8 bits are scaled to 8. No format tells how many bits a camera has filled, so the largest
+    value does: up to 255 are 8 bits, up to 4095 are 12, up to 65535 are 16, more are 32 (signed: 15, 16 and 31). A dark
+    picture of 16 bits stays dark unless its brightest pixel is below a sixteenth of white. Raises `ValueError` on
+    fractions and on values below zero, of which nobody knows which is white.
+    """
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # Pillow would clip them to white
+        tags = getattr(image, "tag_v2", {})
+        signed, values = 2 in tags.get(SAMPLE_FORMAT, ()), np.asarray(image).astype(np.int64)
+        if getattr(image, "format", None) == "TIFF" and not signed:
+            values %= 2**32  # Pillow has no unsigned 32 bits
+        if values.min() < 0:
+            raise ValueError("pixels below zero; save it with 8 or 16 bits")
+        grey = _to_8_bits(values, signed)
+        image = Image.fromarray(255 - grey if tags.get(PHOTOMETRIC) == 0 else grey)  # where zero is white
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_8_bits(values, signed=0):
+    largest = values.max()
+    bits = next(bits for bits in (8, 12, 16 - signed, 16, 32 - signed) if largest < 2**bits)
+    return (values.astype(np.int64) * 255 // (2**bits - 1)).astype(np.uint8)
 
 
 def square(image) -> np.ndarray:
@@ -224,7 +283,7 @@ def _inspect_one(root, path):
         image = read_image(Path(root) / path)
     except ValueError as error:
         return {"error": str(error).replace(f"{Path(root) / path}", str(path))}
-    with Image.open(Path(root) / path) as file:
+    with _open(Path(root) / path) as file:
         stored = {"format": file.format, "mode": file.mode, "width": file.width, "height": file.height}
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()

@@ -261,6 +261,33 @@ def test_a_name_that_is_not_utf8_is_done_once(holiday, model_file, tmp_path, qui
     assert len(quick) == 5 and len(photos(tmp_path / "out" / "ages.csv")) == 5
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    "name", ["a\nb", "$HOME {0} %s", "年齢 😀 عمر", "x" * 250, "年" * 80, 'q"u,ote', "-dash", "a_ages"]
+)
+def test_names_of_all_kinds_are_done_once_and_keep_their_result(name, tmp_path, model_file, quick, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", open(os.devnull, "w", encoding="ascii"))  # a terminal that knows no such letters
+    save(tmp_path / "album" / f"{name}.jpg", 50)
+    for _ in range(2):
+        ages.main([str(tmp_path / "album"), "--out", str(tmp_path / "album" / "out"), "--model", str(model_file)])
+    assert len(quick) == 1 and pd.read_csv(tmp_path / "album" / "out" / "ages.csv")["age"].notna().tolist() == [True]
+    assert len(list((tmp_path / "album" / "out").glob("*.jpg"))) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_links_to_nowhere_loops_and_pipes_are_listed(holiday, model_file, tmp_path, quick):
+    (holiday / "loop.jpg").symlink_to(holiday / "loop.jpg")
+    (holiday / "gone.jpg").symlink_to(holiday / "nowhere")
+    (holiday / "self").symlink_to(holiday)
+    os.mkfifo(holiday / "pipe.jpg")
+    ages.main([str(holiday), "--out", str(tmp_path / "out"), "--model", str(model_file)])
+    table = pd.read_csv(tmp_path / "out" / "ages.csv")
+    assert table["age"].notna().sum() == 5 and len(table) == 8
+    for name in ("loop.jpg", "gone.jpg", "pipe.jpg"):
+        (note,) = table["note"][table["photo"].str.endswith(name)]
+        one_sentence(note, name, "remove it")
+
+
 def test_cropped_faces_need_no_detector(shipped, model_file, tmp_path, monkeypatch):
     monkeypatch.setattr(align, "detector", None)
     Image.fromarray(shipped[0]).save(tmp_path / "face.png")

@@ -89,6 +89,54 @@ def test_ghosts_on_patterns_stay_out_or_are_told(model):
         assert table["note"].str.contains("it may be no face").all()
 
 
+def textured(height, width):
+    """Return a picture of soft grey noise without a face."""
+    coarse = np.random.default_rng(1).integers(90, 165, (height // 8, width // 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height))
+
+
+@pytest.mark.parametrize("background", [page, textured])
+@pytest.mark.parametrize(
+    ("size", "spots"),
+    [
+        ((4000, 6000), [(400 + 900 * i, 500 + 700 * j) for i in range(6) for j in range(5)]),  # a class
+        ((3000, 12_000), [(9000, 2500), (300, 150)]),  # a panorama
+        ((12_000, 3000), [(1500, 7000)]),
+        ((3000, 4000), [(1000, 900)]),
+    ],
+)
+def test_faces_a_hundred_pixels_wide_are_found_in_large_photos(shipped, background, size, spots):
+    photo = background(*size)
+    for face, spot in zip(shipped * 2, spots):
+        photo = place(photo, face, spot, 100)
+    boxes, _, scores = align.detect(photo)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    assert len(boxes) == len(spots) and (scores >= align.GHOST).all()  # each once, and nothing else
+    away = np.abs(centres[:, None] - np.array(spots)).max(2)
+    assert (away.min(0) < 15).all() and len(set(away.argmin(0))) == len(spots)
+    assert (boxes[:, 2] - boxes[:, 0] < 100).all()
+
+
+def test_a_face_that_fills_a_large_photo_is_found_once(shipped):
+    (box,) = align.detect(place(page(4000, 6000), shipped[0], (3000, 2000), 2500))[0]
+    assert 800 < box[2] - box[0] < 2500
+
+
+@pytest.mark.parametrize("pattern", list(patterns())[::7])
+def test_large_patterns_bring_no_sure_ghosts(pattern):
+    for photo in (np.tile(pattern, (6, 8, 1)), cv2.resize(pattern, (3200, 2400), interpolation=cv2.INTER_CUBIC)):
+        assert (align.detect(photo)[2] < align.SURE).all()
+
+
+def test_a_photo_of_two_megapixels_is_looked_at_as_before(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        align, "_upright_faces", lambda p, _: seen.append(p.shape) or (np.zeros((0, 7, 2)), np.zeros(0))
+    )
+    align.detect(page(1224, 1632))
+    assert seen == [(768 + 2 * 96, 1024 + 2 * 96, 3)] * 4
+
+
 def test_without_the_detector_the_remedy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
     align.detector.cache_clear()

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from io import BytesIO
 
 import cv2
 import imagehash
 import numpy as np
+import pillow_heif
 import pytest
+import tifffile
 from faces import one_sentence, picture, save, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,6 +129,65 @@ def test_sixteen_bit_colour_is_scaled_not_clipped(tmp_path, suffix):
     close(read(tmp_path / f"a{suffix}"), colour // 257, 1)
 
 
+@pytest.mark.parametrize("kind", ["png", "tif"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("colours", [1, 3, 4])
+def test_sixteen_bits_that_hold_fewer_are_not_black(tmp_path, kind, bits, colours):
+    base = GREY if colours == 1 else IMAGE[..., ::-1]
+    values = (base * ((2**bits - 1) / 255)).round().astype(np.uint16)
+    if colours == 4:
+        values = np.dstack([values, np.full(GREY.shape, 65535, np.uint16)])
+    cv2.imwrite(str(tmp_path / f"a.{kind}"), values)
+    close(read(tmp_path / f"a.{kind}"), np.dstack([GREY] * 3) if colours == 1 else IMAGE, 2)
+    close(images.decode(BytesIO((tmp_path / f"a.{kind}").read_bytes())), read(tmp_path / f"a.{kind}"), 0)
+
+
+def test_a_dark_picture_of_sixteen_bits_stays_dark(tmp_path):
+    dark = GREY.astype(np.uint16) * 64
+    Image.fromarray(dark).save(tmp_path / "a.png")
+    close(read(tmp_path / "a.png"), np.dstack([dark // 257] * 3), 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [(">u2", 16), (">u2", 257), ("<u4", 1), ("<u4", 257), ("<u4", 16_843_009), ("<i2", 1), ("<i2", 16), ("<i2", 128)]
+    + [("<i4", 257), ("<i4", 8_421_504)],
+)
+def test_whole_numbers_of_any_width_and_order_are_scaled(tmp_path, kind, scale):
+    values = (GREY.astype(np.int64) * scale).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", values, byteorder=kind[0])
+    close(read(tmp_path / "a.tif"), np.dstack([GREY] * 3), 2)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_whose_zero_is_white(tmp_path, kind):
+    values = (255 - GREY).astype(kind) * (257 if kind == np.uint16 else 1)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+    close(read(tmp_path / "a.tif"), np.dstack([GREY] * 3), 1)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_twelve_bit_colours_that_lie_on_their_side_come_upright(tmp_path, orientation):
+    tags = [(0x0112, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE.astype(np.uint16) * 16, photometric="rgb", extratags=tags)
+    close(read(tmp_path / "a.tif"), UPRIGHT[orientation](IMAGE), 2)
+
+
+@pytest.mark.parametrize("values", [GREY / np.float32(255), GREY.astype(np.int16) - 100])
+def test_fractions_and_values_below_zero_are_refused_with_the_remedy(tmp_path, values):
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path / "a.tif")
+    one_sentence(error.value, tmp_path / "a.tif", "save it with 8 or 16 bits")
+
+
+def test_a_raw_photo_is_not_taken_for_its_preview(tmp_path):
+    tifffile.imwrite(tmp_path / "a.dng", IMAGE, photometric="rgb", subfiletype=1)
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path / "a.dng")
+    one_sentence(error.value, tmp_path / "a.dng", "a raw photo", "save it as JPEG")
+
+
 UPRIGHT = {  # what undoes each EXIF orientation
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -145,6 +207,43 @@ def test_exif_rotated_pictures_come_upright(tmp_path, orientation):
     close(read(save(tmp_path / "a.png", 3, exif=exif)), UPRIGHT[orientation](IMAGE), 0)
     jpeg = read(save(tmp_path / "a.jpg", 3, exif=exif, quality=95))  # cameras write JPEG
     assert np.abs(jpeg - UPRIGHT[orientation](IMAGE)).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["heic", "avif"])
+def test_photos_of_phones_come_upright_whatever_their_name(tmp_path, kind, orientation):
+    pillow_heif.register_heif_opener()  # to write one
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a.{kind}", 3, exif=exif.tobytes(), quality=95, chroma=444)
+    for name in (f"a.{kind}", "b.jpg", "without", "c.jpeg.download"):
+        path = path.rename(tmp_path / name)
+        image = read(path)
+        assert image.shape == UPRIGHT[orientation](IMAGE).shape
+        assert np.abs(image - UPRIGHT[orientation](IMAGE)).mean() < 4
+    assert images.inspect(tmp_path, [path.name])["error"].isna().all()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.txt", "a", "a.heic", "a.mp4"])
+def test_the_content_decides_and_not_the_name(tmp_path, name):
+    save(tmp_path / "picture.png", 3).rename(tmp_path / name)
+    close(read(tmp_path / name), IMAGE, 0)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "tif", "heic", "mpo", "webp"])
+def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path, suffix):
+    pillow_heif.register_heif_opener()
+    save(tmp_path / f"a.{suffix}", 3, save_all=True, append_images=[Image.fromarray(255 - IMAGE)])
+    assert np.abs(read(tmp_path / f"a.{suffix}") - IMAGE).mean() < 8
+
+
+def test_without_pillow_heif_the_remedy_is_told(tmp_path, monkeypatch):
+    pillow_heif.register_heif_opener()
+    path = save(tmp_path / "a.heic", 3).rename(tmp_path / "a.jpg")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError) as error:
+        images.read_image(path)
+    one_sentence(error.value, path, "HEIC", "pip install -r requirements.txt")
 
 
 def exif_block(*fields):
@@ -209,7 +308,7 @@ def test_files_that_only_pretend_to_be_pictures(tmp_path, content):
     one_sentence(error.value, tmp_path / "a.jpg", "replace or remove it")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "faces.csv", "face", "face.heic"])
+@pytest.mark.parametrize("name", ["notes.txt", "faces.csv", "face", "film.mov", "IMG_1.AAE"])
 def test_other_files(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ValueError) as error:
@@ -226,13 +325,21 @@ def test_missing_files_and_folders(tmp_path):
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
-    def refuse(path, *_):
+    def refuse(path, *_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(ValueError) as error:
         images.read_image(tmp_path / "a.jpg")
     one_sentence(error.value, tmp_path / "a.jpg", "(Permission denied)")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path / "a.jpg")
+    one_sentence(error.value, tmp_path / "a.jpg", "no file")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (31, 31), (32, 31)])
