@@ -65,10 +65,8 @@ def write_page(model_file, page, runtime):
     facts = facts_of(load(model_file))
     if not facts["margin"] or not facts.get("ages"):
         raise ValueError(f"{model_file} lacks the margin or the ages: run {MADE_BY} again with the face detector.")
-    shown = {name: facts[name] for name in ("margin", "half_width", "ages")} | {
-        "scores": [GHOST, SURE, CERTAIN],
-        "largest": LARGEST,
-    }
+    shown = {name: facts[name] for name in ("margin", "half_width", "ages")}
+    shown |= {"scores": [GHOST, SURE, CERTAIN], "largest": LARGEST}
     parts = {
         "FACTS": json.dumps(shown | {"noisy": NOISY, "blurred": BLURRED}).replace("<", "\\u003c"),  # ends no script
         "AGES": "{:.0f} to {:.0f}".format(*facts["ages"]),

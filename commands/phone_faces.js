@@ -5,10 +5,10 @@
 const STEP = 0.709, SMALLEST = 40, THRESHOLDS = [0.6, 0.7, 0.7];  // of facenet-pytorch, and the smallest face in pixels
 
 async function findFaces(picture, nets) {  // align.detect: faces from left to right, each { box, points, score }
-  const [ghost, , certain] = FACTS.scores;
-  const half = Math.min(0.5, Math.sqrt(FACTS.largest / (picture.width * picture.height)));  // for small faces in large photos
-  const zoom = Math.min(1, Math.max(1024 / Math.max(picture.width, picture.height), half));
-  const size = [picture.width, picture.height], small = size.map(n => Math.max(1, halfToEven(n * zoom)));
+  const [ghost, , certain] = FACTS.scores, size = [picture.width, picture.height];
+  const half = Math.min(0.5, Math.sqrt(FACTS.largest / size[0] / size[1]));  // for small faces in large photos
+  const zoom = Math.min(1, Math.max(1024 / Math.max(...size), half));
+  const small = size.map(n => Math.max(1, halfToEven(n * zoom)));
   const rim = Math.max(24, Math.floor(Math.min(...small) / 8));
   const upright = framed(shrink(picture, ...small), rim), best = found => Math.max(0, ...found.map(face => face.score));
   let faces = await uprightFaces(upright, nets, ghost);

@@ -83,9 +83,9 @@ def test_all_faces_of_a_photo_are_told_from_left_to_right(opened, tmp_path):
 
 def test_a_photo_larger_than_a_screen_gives_the_same_answer(opened, tmp_path):
     tab, _, model = opened
-    large = Image.fromarray(group(3)).resize((3000, 2000), Image.Resampling.BICUBIC)
+    large = Image.fromarray(group(5)).resize((4000, 2600), Image.Resampling.BICUBIC)
     large.save(tmp_path / "large.jpg", quality=92)
-    assert len(same(tab, model, tmp_path / "large.jpg")) == 3
+    assert len(same(tab, model, tmp_path / "large.jpg")) == 5
 
 
 @pytest.mark.parametrize("orientation, turn", [(3, 180), (6, 90), (8, 270)])
