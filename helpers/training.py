@@ -27,7 +27,7 @@ from .checkpoints import load_weights
 from .datasets import FaceAgeDataset, make_loader, rank_and_size
 from .models import AGES, to_years
 
-ALIKE = 0.01  # years: answers that spread by less tell nothing about a face
+ALIKE = 0.01  # answers that spread by less than this share of what the ages do tell nothing about a face
 ALL_ALIKE = (
     "The network answers nearly the same age for every face: stop it, and train with a smaller lr, "
     "more epochs or a smaller decay."
@@ -204,7 +204,7 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
         row = {"epoch": epoch, "train_loss": loss / steps, "valid_mae": error / faces}
         if not np.isfinite([*row.values()]).all():
             raise FloatingPointError(f"The loss is not a number in epoch {epoch}: train with a smaller lr than {lr}.")
-        if rank == 0 and len(truth) > 1 and answers.std() < ALIKE <= truth.std() / 10:
+        if rank == 0 and len(answers) > 1 and answers.std() < ALIKE * truth.std():
             warnings.warn(ALL_ALIKE, stacklevel=2)
         row["lr"] = state["schedule"].get_last_lr()[0]
         history.append(row | {"seconds": time.perf_counter() - started})
