@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib import font_manager
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 
 # Okabe and Ito 2008: eight colours that colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW, BLACK = (
@@ -73,8 +73,10 @@ def _make_legible(figure):
     for text in figure.findobj(plt.Text):
         text.set_text(legible(text.get_text()))
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        if axis.get_scale() == "log":  # Matplotlib writes powers of ten as formulas, which the style switches off
+        # Matplotlib writes powers of ten as formulas, which the style switches off.
+        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
             axis.set_major_formatter(LogFormatter())
+        if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
             axis.set_minor_formatter(LogFormatter(labelOnlyBase=True))
         names = [label.get_text() for label in axis.get_ticklabels()]
         if names != [legible(name) for name in names]:

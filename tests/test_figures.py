@@ -199,3 +199,14 @@ def test_short_keeps_both_ends_of_a_long_name():
     assert figures.short("a.jpg") == "a.jpg"
     cut = figures.short("IMG_20240101_123456_portrait.jpg", 22)
     assert len(cut) == 22 and cut.startswith("IMG_2024") and cut.endswith("rait.jpg")
+
+
+def test_own_labels_of_a_logarithmic_axis_stay(tmp_path):
+    figure, (own, usual) = plt.subplots(1, 2)
+    for axis in (own, usual):
+        axis.plot([30, 3199], [5, 3])
+        axis.set(xscale="log")
+    own.set_xticks([30, 300, 3199], ["30", "300", "all"])
+    figures.show(figure, tmp_path / "a.png")
+    assert [label.get_text() for label in own.get_xticklabels()] == ["30", "300", "all"]
+    assert not [label.get_text() for label in usual.get_xticklabels() if "$" in label.get_text()]
