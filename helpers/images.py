@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -286,6 +287,8 @@ def _inspect_one(root, path):
     try:
         image = read_image(Path(root) / path)
     except ValueError as error:
+        if not os.path.lexists(Path(root) / path):
+            return {"error": _why_gone(path)}
         return {"error": str(error).replace(f"{Path(root) / path}", str(path))}
     with _open(Path(root) / path) as file:
         stored = {"format": file.format, "mode": file.mode, "width": file.width, "height": file.height}
@@ -293,6 +296,16 @@ def _inspect_one(root, path):
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     measured = {"brightness": grey.mean(), "contrast": grey.std(), "sharpness": sharpness(image)}
     return stored | measured | {"digest": digest}
+
+
+def _why_gone(path):
+    if re.search(r"\\x[0-9a-f]{2}", path):
+        return f"{path}: the name of this file is not UTF-8; correct it"
+    if "://" in path:
+        return f"{path} is an address, and nothing is downloaded here: save the photo and write its path"
+    if re.match(r"[A-Za-z]:[\\/]", path):
+        return f"{path} is a path of another computer: write it relative to the folder of the photos"
+    return f"{path} does not exist: correct the path in the CSV or remove the row"
 
 
 def _map(function, items, title):
