@@ -88,6 +88,14 @@ def find_faces(source) -> pd.DataFrame:
     return faces.sort_values("path", kind="stable", ignore_index=True)
 
 
+def unlisted(source, faces) -> list:
+    """Return the files of the folder `source` that no row of `faces` (of `find_faces`) names: its CSV left them out."""
+    if not Path(source).is_dir():
+        return []  # a CSV may lie among any files
+    here = {_text(file.relative_to(source)) for file in _files(Path(source))} - set(faces["path"])
+    return sorted(path for path in here if not path.lower().endswith(TABLES))
+
+
 def root_of(source) -> Path:
     """The folder that the paths of the labels table are relative to."""
     return Path(source).parent if Path(source).is_file() else Path(source)
@@ -217,7 +225,7 @@ def _age_in(text):
 def _on_disk(paths, root):
     # Paths as the disk has them, where a CSV writes them otherwise and a single file fits: with \, in other letter
     # case, with accents that are composed otherwise (macOS), beginning above the root, or without their folder.
-    paths = paths.str.strip().replace("", pd.NA)
+    paths = paths.str.strip().str.replace(r"^(?:\./)+", "", regex=True).replace("", pd.NA)
     lost = [path for path in paths.dropna().unique() if not os.path.exists(root / path)]
 
     def key(path):

@@ -361,6 +361,14 @@ def test_a_csv_may_write_a_path_otherwise_than_the_disk(tmp_path):
     assert kept["person"].tolist() == ["1", "2"]
 
 
+def test_files_that_a_csv_leaves_out_are_told(tmp_path):
+    two_ages(tmp_path)
+    save(tmp_path / "30" / "c.jpg", 3)
+    (tmp_path / "list.csv").write_text("path,age\n./20/a.jpg,20\n30\\b.jpg,30\n")
+    assert labels.unlisted(tmp_path, labels.find_faces(tmp_path)) == ["30/c.jpg"]
+    assert labels.unlisted(tmp_path / "list.csv", labels.find_faces(tmp_path)) == []
+
+
 def test_own_columns_of_a_csv_keep_apart_from_those_of_the_notebooks(tmp_path):
     two_ages(tmp_path)
     (tmp_path / "list.csv").write_text(
