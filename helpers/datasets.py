@@ -70,10 +70,7 @@ def to_input(images):
 
 
 def check_groups(groups, pictures=40):
-    """Raise `ValueError` when `groups`, one for each picture, are too few to be split 80:10:10 and evaluated.
-
-    With fewer `pictures` some of the three sets would hold too few faces for the intervals and groups of notebook 07.
-    """
+    """Raise `ValueError` when `groups`, one for each picture, are too few to be split and then judged as in 07."""
     if len(groups) < pictures:
         raise ValueError(f"{len(groups)} pictures are too few: {pictures} are needed, and hundreds are better.")
     count = len(np.unique(np.asarray(groups, dtype=str)))
@@ -137,10 +134,9 @@ def people_note(faces) -> str:
     if not unknown.any():
         return ""
     found = faces["found_person"].notna().sum() if "found_person" in faces else 0
-    note = f"Nobody noted who is in {unknown.sum():,} of {len(faces):,} pictures. "
-    if not found:
-        return note + "Each counts as a person of its own, so one person may be in two sets."
-    return note + f"By their faces {found:,} of them seem to show somebody who is in others, too: they stay together."
+    told = f"By their faces {found:,} of them seem to show somebody who is in others, too: they stay together."
+    told = told if found else "Each counts as a person of its own, so one person may be in two sets."
+    return f"Nobody noted who is in {unknown.sum():,} of {len(faces):,} pictures. {told}"
 
 
 def load_faces(file=None):

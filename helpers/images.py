@@ -33,6 +33,12 @@ ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT, NEW_SUBFILE_TYPE, DNG = 0x0112, 262, 33
 BITS, PLANES = 258, 284
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM")  # and HEIC, by pillow-heif
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+GONE = {  # what a path may be that leads to no file, told by a sign
+    r"\\x[0-9a-f]{2}": "is a name that is not UTF-8: correct it",
+    "://": "is an address, and nothing is downloaded here: save the photo and write its path",
+    r"^[A-Za-z]:[\\/]": "is a path of another computer: write it relative to the folder of the photos",
+    "": "does not exist: correct the path in the CSV or remove the row",
+}
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 
 
@@ -288,7 +294,7 @@ def _inspect_one(root, path):
         image = read_image(Path(root) / path)
     except ValueError as error:
         if not os.path.lexists(Path(root) / path):
-            return {"error": _why_gone(path)}
+            return {"error": f"{path} {next(why for sign, why in GONE.items() if re.search(sign, path))}"}
         return {"error": str(error).replace(f"{Path(root) / path}", str(path))}
     with _open(Path(root) / path) as file:
         stored = {"format": file.format, "mode": file.mode, "width": file.width, "height": file.height}
@@ -296,16 +302,6 @@ def _inspect_one(root, path):
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     measured = {"brightness": grey.mean(), "contrast": grey.std(), "sharpness": sharpness(image)}
     return stored | measured | {"digest": digest}
-
-
-def _why_gone(path):
-    if re.search(r"\\x[0-9a-f]{2}", path):
-        return f"{path}: the name of this file is not UTF-8; correct it"
-    if "://" in path:
-        return f"{path} is an address, and nothing is downloaded here: save the photo and write its path"
-    if re.match(r"[A-Za-z]:[\\/]", path):
-        return f"{path} is a path of another computer: write it relative to the folder of the photos"
-    return f"{path} does not exist: correct the path in the CSV or remove the row"
 
 
 def _map(function, items, title):

@@ -21,7 +21,6 @@ NAMES = {
     "AgeDB": r"\d+_(?P<person>[^\W\d].*)_(?P<age>\d{1,3})_[fm]",  # 0_MariaCallas_35_f.jpg
     "CACD": r"(?P<age>\d{1,3})_(?P<person>[^\W\d].*)_\d{4}",  # 53_Robin_Williams_0001.jpg
 }
-SAYS = {"csv": "the CSV", "folders": "the folder"} | {name: f"the name ({name})" for name in NAMES}
 COLUMNS = {  # of a CSV, and what they are called elsewhere
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
     "age": ("age", "real_age"),
@@ -81,7 +80,7 @@ def find_faces(source) -> pd.DataFrame:
         files = [file.relative_to(source) for file in _files(source)]
         faces = pd.DataFrame({"path": [_text(file) for file in files]})
         told, people = zip(*map(_told, files))
-        read = [_settle(found) if found else (None, _untold(file, layout)) for file, found in zip(files, told)]
+        read = [_settle(found) if found else _untold(file, layout) for file, found in zip(files, told)]
     faces["age"], faces["why"] = pd.array([age for age, _ in read], dtype="Int64"), [why for _, why in read]
     if "person" not in faces:
         faces["person"] = pd.array(people, dtype="string")
@@ -89,11 +88,10 @@ def find_faces(source) -> pd.DataFrame:
 
 
 def unlisted(source, faces) -> list:
-    """Return the files of the folder `source` that no row of `faces` (of `find_faces`) names: its CSV left them out."""
-    if not Path(source).is_dir():
-        return []  # a CSV may lie among any files
-    here = {_text(file.relative_to(source)) for file in _files(Path(source))} - set(faces["path"])
-    return sorted(path for path in here if not path.lower().endswith(TABLES))
+    """Return the files in the folder `source` that no row of `faces` (of `find_faces`) names: its CSV left them out."""
+    files = _files(Path(source)) if Path(source).is_dir() else []  # a CSV that is named itself may lie among any files
+    names = {_text(file.relative_to(source)) for file in files if file.suffix.lower() not in TABLES}
+    return sorted(names - set(faces["path"]))
 
 
 def root_of(source) -> Path:
@@ -109,7 +107,7 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
     Of identical pictures with one age the first is kept; with conflicting ages none is, since nobody knows which holds.
     Raises `ValueError` when nothing is left, or only one age.
     """
-    reason = inspected["error"].astype("object").where(inspected["error"].notna(), None)
+    digest, reason = inspected["digest"], inspected["error"].astype("object").where(inspected["error"].notna(), None)
 
     def mark(where, why):
         where = where & reason.isna()
@@ -118,13 +116,11 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
     mark(faces["age"].isna(), faces["why"] if "why" in faces else "no age")
     faces = faces.drop(columns="why", errors="ignore")
     usable = faces[reason.isna()]
-    same = usable.groupby(inspected["digest"][usable.index])
+    same = usable.groupby(digest[usable.index])
     first = same["path"].transform("first").astype(object)
     conflict = usable[same["age"].transform("nunique") > 1]  # few: a call for each group of a million would take long
-    told = conflict.groupby(inspected["digest"][conflict.index])["age"].agg(
-        lambda a: "identical pictures with conflicting ages: " + ", ".join(map(str, sorted(set(a))))
-    )
-    told = inspected["digest"].map(told)
+    several = conflict.groupby(digest[conflict.index])["age"].agg(lambda a: ", ".join(map(str, sorted(set(a)))))
+    told = "identical pictures with conflicting ages: " + digest.map(several).astype(object)
     mark(told.notna(), told)
     out = (faces["age"] < ages[0]) | (faces["age"] > ages[1])
     mark(out.fillna(False), "age " + faces["age"].astype("string") + f" is outside {ages[0]} to {ages[1]}")
@@ -164,27 +160,27 @@ def _told(file):
         folder = folder.parent  # AFAD has a folder for each sex in that of the age
     if re.fullmatch(r"\d{1,3}", folder.name):
         told["folders"] = int(folder.name)
-    for layout, pattern in NAMES.items():
-        match = re.fullmatch(pattern + r"( ?\(\d+\))?(\.\w+)*", file.name, re.IGNORECASE)
-        if not match:
-            continue
-        found = match.groupdict()
-        if layout == "IMDB-WIKI":
-            if folder.name == found["person"][-2:]:
-                told.clear()  # that set has a folder for each end of a number, 00 to 99
-            year, month = map(int, found["born"].split("-"))
-            age = int(found["taken"]) - year - (month > 6)  # taken in the middle of the year, as its authors assume,
-            found["age"] = age if abs(told.get("folders", -9) - age) > 1 else told["folders"]  # so known to a year
-        return told | {layout: int(found["age"])}, found.get("person")
-    return told, None
+    end = r"( ?\(\d+\))?(\.\w+)*"
+    fits = {layout: re.fullmatch(form + end, file.name, re.IGNORECASE) for layout, form in NAMES.items()}
+    layout, match = next(((layout, match) for layout, match in fits.items() if match), (None, None))
+    if not match:
+        return told, None
+    found = match.groupdict()
+    if layout == "IMDB-WIKI":
+        if folder.name == found["person"][-2:]:
+            told.clear()  # that set has a folder for each end of a number, 00 to 99
+        year, month = map(int, found["born"].split("-"))
+        age = int(found["taken"]) - year - (month > 6)  # taken in the middle of the year, as its authors assume,
+        found["age"] = age if abs(told.get("folders", -9) - age) > 1 else told["folders"]  # so known to a year
+    return told | {layout: int(found["age"])}, found.get("person")
 
 
 def _settle(told):
     # The age on which all sources agree to less than a year, or why there is none.
     if max(told.values()) - min(told.values()) < 1:
         return int(min(told.values())), None
-    says = " and ".join(f"{SAYS[source]} says {age:g}" for source, age in told.items())
-    return None, f"no age: {says}; correct one"
+    says = {"csv": "the CSV", "folders": "the folder"} | {name: f"the name ({name})" for name in NAMES}
+    return None, f"no age: {' and '.join(f'{says[source]} says {age:g}' for source, age in told.items())}; correct one"
 
 
 def _compare(paths, read):
@@ -203,13 +199,12 @@ def _compare(paths, read):
 
 
 def _untold(file, layout):
+    folder = file.parent.name
+    why = f"the folder {folder!r} is no number of years" if folder else "it lies in no folder that tells an age"
     if layout != "folders":
         form = ", [age]_[gender]_[race]_[date]" if layout == "UTKFace" else ""
-        return f"no age: the name {file.name!r} is not one of {layout}'s{form}"
-    if not file.parent.name:
-        return "no age: it lies in no folder that tells an age"
-    ranges = f"; {NO_RANGE}" if RANGE.search(file.parent.name) else ""
-    return f"no age: the folder {file.parent.name!r} is no number of years{ranges}"
+        why = f"the name {file.name!r} is not one of {layout}'s{form}"
+    return None, f"no age: {why}" + (f"; {NO_RANGE}" if RANGE.search(folder) else "")
 
 
 def _age_in(text):
@@ -235,10 +230,9 @@ def _on_disk(paths, root):
     for file in _files(root) if lost else ():
         known.setdefault(key(_text(file).rpartition("/")[2]), []).append(_text(file.relative_to(root)))
     for path in lost:
-        named = known.get("/" + key(path).rpartition("/")[2], [])
-        below = key(path).rpartition(key(root.resolve().name))[2]
-        fits = [name for name in named if key(name) in (key(path), below)]
-        fits = fits or [name for name in named if key(name).endswith(key(path))]
+        whole, named = key(path), known.get("/" + key(path).rpartition("/")[2], [])
+        below = whole.rpartition(key(root.resolve().name))[2]
+        fits = [name for name in named if key(name) in (whole, below)] or [n for n in named if key(n).endswith(whole)]
         if len(fits) == 1:
             found[path] = fits[0]
     return paths.map(found).astype("string").fillna(paths)
@@ -246,15 +240,13 @@ def _on_disk(paths, root):
 
 def _tables(folder, columns=frozenset({"path", "age"})):
     # The tables at the top of `folder` that have these columns.
-    tables = (file for file in sorted(folder.iterdir()) if file.suffix.lower() in TABLES and file.is_file())
-    return [file for file in tables if file.name[0] != "." and columns <= set(_named(_header(file)))]
-
-
-def _header(file):
-    try:
-        return list(pd.read_csv(file, nrows=0, encoding_errors="replace", **_form(file)))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError):
-        return []  # some other table; where nothing else tells the ages, `find_layout` says what it lacks
+    tables = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in TABLES and file.is_file() and file.name[0] != ".":
+            with suppress(pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError):  # some other table
+                if columns <= set(_named(pd.read_csv(file, nrows=0, encoding_errors="replace", **_form(file)))):
+                    tables.append(file)
+    return tables
 
 
 def _form(file):
@@ -268,12 +260,11 @@ def _form(file):
 
 def _named(columns):
     # The columns as the series calls them: what others call them, and own ones whose names the notebooks need.
-    known = {column.strip().lower(): column for column in reversed(columns)}
+    known, named = {column.strip().lower(): column for column in reversed(list(columns))}, []
     ours = {next((known[name] for name in names if name in known), None): column for column, names in COLUMNS.items()}
-    named = []
     for column in columns:
-        name = ours.get(column, f"own_{column}" if column in RESERVED | set(COLUMNS) else column)
-        while name in named:
+        name = ours.get(column, column)
+        while name in named or (column not in ours and name in RESERVED | set(COLUMNS)):
             name = f"own_{name}"
         named.append(name)
     return named
@@ -286,7 +277,7 @@ def _read_csv(file):
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
         why = f"{file} cannot be read as a CSV ({str(error).strip()})"
         raise ValueError(f"{why}: save it in UTF-8 with the header path,age[,person] and equal rows.") from error
-    has, table.columns = ", ".join(table.columns), _named(list(table.columns))
+    has, table.columns = ", ".join(table.columns), _named(table.columns)
     if missing := [name for name in ("path", "age") if name not in table]:
         ranges = f" ({NO_RANGE})" if "age" in table and table["age"].str.contains(RANGE).any() else ""
         lacks = f"{file} lacks the column {' and '.join(missing)} (it has {has})"

@@ -16,7 +16,7 @@ def data_dir() -> Path:
     """The folder of photos (or the CSV that lists them) that `AGE_DATA` names; `data/demo` when it is unset."""
     named = os.environ.get("AGE_DATA", "").strip()
     # A relative path is meant from where `make` was called (the root), not from the notebook's own folder.
-    return (ROOT / Path(named).expanduser()).resolve() if named else DEMO
+    return (ROOT / os.path.expanduser(named)).resolve() if named else DEMO
 
 
 def is_demo() -> bool:
@@ -40,22 +40,23 @@ def data_name() -> str:
     return name
 
 
-def run_dir() -> Path:
-    """`runs/<data name>`, made if need be: figures, checkpoints, caches and logs of these photos, and their source."""
-    folder = _made(ROOT / "runs" / data_name())
+def run_dir(part="") -> Path:
+    """`runs/<data name>`, or its folder `part`, made if need be: figures, checkpoints and caches of these photos."""
+    folder = ROOT / "runs" / data_name()
+    (folder / part).mkdir(parents=True, exist_ok=True)
     if not is_demo() and not (folder / "source.txt").exists():
         (folder / "source.txt").write_bytes(os.fsencode(data_dir()))
-    return folder
+    return folder / part
 
 
 def figs_dir() -> Path:
-    """Where the notebooks save figures: `runs/<data name>/figs`. `make refresh` copies the demo's to `figs/`."""
-    return _made(run_dir() / "figs")
+    """Where the notebooks save figures. `make refresh` copies those of the demo to `figs/`."""
+    return run_dir("figs")
 
 
 def pics_dir() -> Path:
-    """Where the notebooks save diagrams and stills: `runs/<data name>/pics`; `make refresh` copies the demo's."""
-    return _made(run_dir() / "pics")
+    """Where the notebooks save diagrams and stills. `make refresh` copies those of the demo to `pics/`."""
+    return run_dir("pics")
 
 
 def tables_dir() -> Path:
@@ -67,8 +68,8 @@ def tables_dir() -> Path:
 def atomic(path):
     """Yield a temporary name beside `path` and move it there when the block ends well; a half file never stays.
 
-    Each writer has a name of its own, so that several processes may write the same `path`. A process that is killed
-    leaves one hidden file, whose name begins with `HALF`; `run.py` removes those.
+    Each writer has a name of its own, so several processes may write the same `path`. A killed process leaves one
+    hidden file, whose name begins with `HALF`; `run.py` removes those.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,8 +87,3 @@ def need(path, made_by: str) -> Path:
     if not Path(path).exists():
         raise FileNotFoundError(f"{Path(path).name} is not there yet: run notebook {made_by} first (it writes {path}).")
     return Path(path)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
