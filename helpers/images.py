@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -32,6 +33,11 @@ ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT, NEW_SUBFILE_TYPE, DNG = 0x0112, 262, 33
 BITS, PLANES = 258, 284
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM")  # and HEIC, by pillow-heif
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+UNREADABLE = {  # what a path can be that no file here has
+    "is an address": (r"\w\w+://", "nothing is downloaded here, so save the picture and name the file"),
+    "is a path of a Windows computer": (r"[A-Za-z]:\\|\\\\", "write it relative to the folder of the CSV, with /"),
+    "has a name that is not UTF-8": (r".*\\x[0-9a-f]{2}", "rename the file"),
+}
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 
 
@@ -48,7 +54,7 @@ def read_image(path) -> np.ndarray:
             raise OSError(0, "a folder or a device, no file")
         image = decode(path)
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
+        raise ValueError(f"{path} does not exist: correct the name or remove it.") from None
     except UnidentifiedImageError:
         if path.suffix.lower() in Image.registered_extensions():
             raise ValueError(f"{path} holds no picture that can be recognised: replace or remove it.") from None
@@ -283,6 +289,9 @@ def _thumbnail(image):
 def _inspect_one(root, path):
     if pd.isna(path):
         return {"error": "no path in the CSV: fill it in or remove the row"}
+    for kind, (pattern, why) in UNREADABLE.items():
+        if re.match(pattern, path) and not (Path(root) / path).exists():
+            return {"error": f"{path} {kind}: {why}"}
     try:
         image = read_image(Path(root) / path)
     except ValueError as error:

@@ -28,6 +28,7 @@ RESERVED = {  # columns that the notebooks make: those of a CSV are called own_â
     *("format", "mode", "width", "height", "brightness", "contrast", "sharpness", "digest", "error", "reason", "why"),
     *("part", "found_person", "group", "band", "estimate"),
 }
+ADIENCE = ("landmark_aligned_face.", "coarse_tilt_aligned_face.")  # whose names tell no age
 LAYOUTS = (
     "a folder per age (<folder>/<age>/<picture>), UTKFace names ([age]_[gender]_[race]_[date].jpg), "
     "or a CSV with the columns path,age[,person]"
@@ -55,7 +56,9 @@ def find_layout(source) -> str:
     wrong = next(iter(sorted(source.glob("*.csv"))), None)
     if wrong:
         _read_csv(wrong)  # the only thing that could have told the ages: say what it lacks
-    raise ValueError(f"Nothing in {source} tells an age, e.g. {files[0].name}: lay the photos out as {LAYOUTS}.")
+    ranges = any(re.fullmatch(r"\D*\d+ ?[-â€“] ?\d+\D*", f.parent.name) or f.name.startswith(ADIENCE) for f in files)
+    note = " Ranges of ages, as of Adience, cannot be learnt as years." if ranges else ""
+    raise ValueError(f"Nothing in {source} tells an age, e.g. {files[0].name}: lay the photos out as {LAYOUTS}.{note}")
 
 
 def find_faces(source) -> pd.DataFrame:
@@ -119,7 +122,7 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
     labels = faces[reason.isna()].reset_index(drop=True)
     audit = faces.assign(reason=reason)[reason.notna()].reset_index(drop=True)
     if labels.empty:
-        example = f", e.g. {audit.path[0]}: {audit.reason[0]}" if len(audit) else ""
+        example = f", e.g. {audit.path[0]}: {audit.reason[0].rstrip('.')}" if len(audit) else ""
         raise ValueError(f"No picture can be used: all {len(audit)} were set aside{example}.")
     if labels["age"].min() == labels["age"].max():
         only = f"All {len(labels)} usable pictures show the age {labels['age'][0]}"
@@ -162,21 +165,13 @@ def _told(file):
 
 
 def _age_of(file, told, layout):
-    ages = {age for age, _ in told.values()}
-    if len(ages) == 1:
+    if len(ages := {age for age, _ in told.values()}) == 1:
         return ages.pop(), None
-    if ages:
-        says = [
-            f"the {'folder' if name == 'folders' else f'name ({name})'} says {age}" for name, (age, _) in told.items()
-        ]
-        return None, f"no age: {' and '.join(says)}; correct one"
-    if layout == "folders":
-        return None, f"no age: the folder {file.parts[-2]!r} is no number of years" if len(file.parts) > 1 else (
-            "no age: the picture lies in no folder of an age"
-        )
-    return None, f"no age: the name is not one of {layout}'s" + (
-        ", [age]_[gender]_[race]_[date]" if layout == "UTKFace" else ""
-    )
+    says = [f"the {'folder' if by == 'folders' else f'name ({by})'} says {age}" for by, (age, _) in told.items()]
+    lacks = {"folders": f"the folder {file.parent.name or '.'!r} is no number of years"}
+    lacks["UTKFace"] = "the name is not one of UTKFace's, [age]_[gender]_[race]_[date]"
+    disagree = f"{' and '.join(says)}; correct one"
+    return None, f"no age: {disagree if ages else lacks.get(layout, f'the name is not like those of {layout}')}"
 
 
 def _age_in(text):
@@ -195,16 +190,14 @@ def _on_disk(paths, root):
     # are composed otherwise (macOS).
     paths = paths.str.strip().replace("", pd.NA)
     lost = [path for path in paths.dropna().unique() if not (root / path).exists()]
-    if lost:
+    known = pd.Series([_text(file.relative_to(root)) for file in _files(root)] if lost else [], dtype=object)
+    keys = known.map(_key)
+    known = known.set_axis(keys)[~keys.duplicated(keep=False).to_numpy()]  # what two files share tells neither
+    return paths.replace({path: known[_key(path)] for path in lost if _key(path) in known.index})
 
-        def key(path):
-            return unicodedata.normalize("NFC", path.replace("\\", "/")).casefold()
 
-        known = {}
-        for file in _files(root):
-            known.setdefault(key(_text(file.relative_to(root))), []).append(_text(file.relative_to(root)))
-        paths = paths.replace({path: known[key(path)][0] for path in lost if len(known.get(key(path), ())) == 1})
-    return paths
+def _key(path):
+    return unicodedata.normalize("NFC", path.replace("\\", "/")).casefold()
 
 
 def _csv_of(folder):
@@ -232,6 +225,8 @@ def _read_csv(file):
         why = f"{file} cannot be read as a CSV ({str(error).strip()})"
         raise ValueError(f"{why}: save it in UTF-8 with the header path,age[,person] and equal rows.") from error
     has, table.columns = ", ".join(table.columns), _named(table.columns)
+    if "person" in table:  # pandas and Excel write 1 as 1.0 where others are missing
+        table["person"] = table["person"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
     if missing := [name for name in ("path", "age") if name not in table]:
         lacks = f"{file} lacks the column {' and '.join(missing)} (it has {has})"
         raise ValueError(f"{lacks}: its header must be path,age[,person].")
