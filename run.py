@@ -32,7 +32,8 @@ def main(refresh=False, seed=None):
     if refresh:
         os.environ.pop("AGE_DATA", None)
     try:
-        labels.find_layout(paths.data_dir())
+        faces = labels.find_faces(paths.data_dir())
+        datasets.check_groups(faces["person"].fillna(faces["path"]).dropna())
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     out, started = paths.run_dir(), time.perf_counter()

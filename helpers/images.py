@@ -33,11 +33,6 @@ ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT, NEW_SUBFILE_TYPE, DNG = 0x0112, 262, 33
 BITS, PLANES = 258, 284
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM")  # and HEIC, by pillow-heif
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-UNREADABLE = {  # what a path can be that no file here has
-    "is an address": (r"\w\w+://", "nothing is downloaded here, so save the picture and name the file"),
-    "is a path of a Windows computer": (r"[A-Za-z]:\\|\\\\", "write it relative to the folder of the CSV, with /"),
-    "has a name that is not UTF-8": (r".*\\x[0-9a-f]{2}", "rename the file"),
-}
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
 
 
@@ -289,12 +284,11 @@ def _thumbnail(image):
 def _inspect_one(root, path):
     if pd.isna(path):
         return {"error": "no path in the CSV: fill it in or remove the row"}
-    for kind, (pattern, why) in UNREADABLE.items():
-        if re.match(pattern, path) and not (Path(root) / path).exists():
-            return {"error": f"{path} {kind}: {why}"}
     try:
         image = read_image(Path(root) / path)
     except ValueError as error:
+        if not os.path.lexists(Path(root) / path):
+            return {"error": _why_gone(path)}
         return {"error": str(error).replace(f"{Path(root) / path}", str(path))}
     with _open(Path(root) / path) as file:
         stored = {"format": file.format, "mode": file.mode, "width": file.width, "height": file.height}
@@ -302,6 +296,16 @@ def _inspect_one(root, path):
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     measured = {"brightness": grey.mean(), "contrast": grey.std(), "sharpness": sharpness(image)}
     return stored | measured | {"digest": digest}
+
+
+def _why_gone(path):
+    if re.search(r"\\x[0-9a-f]{2}", path):
+        return f"{path}: the name of this file is not UTF-8; correct it"
+    if "://" in path:
+        return f"{path} is an address, and nothing is downloaded here: save the photo and write its path"
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", path):
+        return f"{path} is a path of another computer: write it relative to the folder of the photos"
+    return f"{path} does not exist: correct the path in the CSV or remove the row"
 
 
 def _map(function, items, title):

@@ -3,7 +3,9 @@
 import os
 import re
 import unicodedata
-from pathlib import Path
+from collections import Counter, defaultdict
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -12,13 +14,14 @@ AGE_MIN, AGE_MAX = 20, 50  # years; what the series is about. Everything outside
 # How public data sets write the age and the person into the name of a file. The first that fits counts.
 NAMES = {
     "UTKFace": r"(?P<age>\d{1,3})_[01]_[0-4]_\d+.*",  # 34_1_2_20170116.jpg.chip.jpg
-    "IMDB-WIKI": r"(?:(?P<person>nm\d+)_rm)?\d+_(?P<born>\d{4}-\d{1,2}-\d{1,2})_(?P<taken>\d{4})",
+    "IMDB-WIKI": r"(?P<person>(?:nm)?\d+)(?:_rm\d+)?_(?P<born>\d{4}-\d{1,2})-\d{1,2}_(?P<taken>\d{4})",
     "FG-NET": r"(?P<person>\d{3})A(?P<age>\d{2})[a-z]?",  # 001A25.JPG
     "All-Age-Faces": r"\d{5}A(?P<age>\d{2})",  # 00000A02.jpg
     "MORPH": r"(?P<person>\d{5,6})_\d*[MF](?P<age>\d{2})",  # 009055_1M54.JPG
     "AgeDB": r"\d+_(?P<person>[^\W\d].*)_(?P<age>\d{1,3})_[fm]",  # 0_MariaCallas_35_f.jpg
     "CACD": r"(?P<age>\d{1,3})_(?P<person>[^\W\d].*)_\d{4}",  # 53_Robin_Williams_0001.jpg
 }
+SAYS = {"csv": "the CSV", "folders": "the folder"} | {name: f"the name ({name})" for name in NAMES}
 COLUMNS = {  # of a CSV, and what they are called elsewhere
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
     "age": ("age", "real_age"),
@@ -28,61 +31,72 @@ RESERVED = {  # columns that the notebooks make: those of a CSV are called own_�
     *("format", "mode", "width", "height", "brightness", "contrast", "sharpness", "digest", "error", "reason", "why"),
     *("part", "found_person", "group", "band", "estimate"),
 }
-ADIENCE = ("landmark_aligned_face.", "coarse_tilt_aligned_face.")  # whose names tell no age
 LAYOUTS = (
     "a folder per age (<folder>/<age>/<picture>), UTKFace names ([age]_[gender]_[race]_[date].jpg), "
     "or a CSV with the columns path,age[,person]"
 )
+TABLES = (".csv", ".tsv", ".txt")
+# Ages as 25-32, (25, 32), more than 70 or 60+
+RANGE = re.compile(r"^\W*\d{1,3}\s*(?:-|–|to)\s*\d{1,3}\W*$|\(\d+,\s*\d+\)|more than|\d\+")
+NO_RANGE = "a range cannot be learnt as an age: give whole years"
 
 
 def find_layout(source) -> str:
     """Return how the photos in `source` tell their ages: "csv", "folders", or whose names they have, e.g. "UTKFace".
 
-    `source`: a folder, or a CSV. A CSV at the top of a folder that has the columns `path` and `age` goes first; of
+    `source`: a folder, or a CSV. CSVs at the top of a folder that have the columns `path` and `age` go first; of
     folders and names, that by which more files tell an age.
     Raises `FileNotFoundError` when `source` does not exist or holds no file, `ValueError` when nothing tells an age.
     """
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist: set AGE_DATA to a folder of photos or to a CSV.")
-    if source.is_file() or _csv_of(source):
+    if source.is_file() or _tables(source):
         return "csv"
     files = _files(source)
     if not files:
         raise FileNotFoundError(f"{source} is empty: put photos there as {LAYOUTS}.")
-    told = pd.Series([name for file in files for name in _told(file.relative_to(source))], dtype=object)
-    if len(told):
-        return told.mode()[0]
-    wrong = next(iter(sorted(source.glob("*.csv"))), None)
-    if wrong:
-        _read_csv(wrong)  # the only thing that could have told the ages: say what it lacks
-    ranges = any(re.fullmatch(r"\D*\d+ ?[-–] ?\d+\D*", f.parent.name) or f.name.startswith(ADIENCE) for f in files)
-    note = " Ranges of ages, as of Adience, cannot be learnt as years." if ranges else ""
-    raise ValueError(f"Nothing in {source} tells an age, e.g. {files[0].name}: lay the photos out as {LAYOUTS}.{note}")
+    told = Counter(layout for file in files for layout in _told(file.relative_to(source))[0])
+    if told:
+        return told.most_common(1)[0][0]
+    for table in _tables(source, {"age"}) or sorted(source.glob("*.csv")):
+        _read_csv(table)  # the only thing that could have told the ages: say what it lacks
+    ranges = f" ({NO_RANGE})" if RANGE.search(files[0].parent.name) else ""
+    raise ValueError(
+        f"Nothing in {source} tells an age, e.g. {files[0].name}: lay the photos out as {LAYOUTS}{ranges}."
+    )
 
 
 def find_faces(source) -> pd.DataFrame:
     """Return every file that `source` offers, before any check: `path` (relative to the root), `age`, `person`, `why`.
 
-    `age` is missing (NA) where it cannot be read, and then `why` says in words what stands there instead. Further
-    columns of a CSV are kept. Sorted by path, so that the table is the same on every machine. Raises what
-    `find_layout` raises.
+    `age` is missing (NA) where it cannot be read or two sources disagree, and then `why` says in words what stands
+    there. Of a CSV every row is a file, and its further columns are kept. Sorted by path, so that the table is the same
+    on every machine. Raises what `find_layout` raises.
     """
     source, layout = Path(source), find_layout(source)
     if layout == "csv":
-        faces = _read_csv(source if source.is_file() else _csv_of(source))
+        tables = [_read_csv(file) for file in ([source] if source.is_file() else _tables(source))]
+        faces = pd.concat(tables, ignore_index=True)
         faces["path"] = _on_disk(faces["path"], root_of(source))
-        read, told = [_age_in(text) for text in faces["age"]], [{}] * len(faces)
+        read, people = _compare(faces["path"], [_age_in(text) for text in faces["age"]]), [None] * len(faces)
     else:
         files = [file.relative_to(source) for file in _files(source)]
         faces = pd.DataFrame({"path": [_text(file) for file in files]})
-        told = [_told(file) for file in files]
-        read = [_age_of(file, found, layout) for file, found in zip(files, told)]
+        told, people = zip(*map(_told, files))
+        read = [_settle(found) if found else (None, _untold(file, layout)) for file, found in zip(files, told)]
     faces["age"], faces["why"] = pd.array([age for age, _ in read], dtype="Int64"), [why for _, why in read]
     if "person" not in faces:
-        people = [next((person for _, person in found.values() if person), None) for found in told]
         faces["person"] = pd.array(people, dtype="string")
     return faces.sort_values("path", kind="stable", ignore_index=True)
+
+
+def unlisted(source, faces) -> list:
+    """Return the files of the folder `source` that no row of `faces` (of `find_faces`) names: its CSV left them out."""
+    if not Path(source).is_dir():
+        return []  # a CSV may lie among any files
+    here = {_text(file.relative_to(source)) for file in _files(Path(source))} - set(faces["path"])
+    return sorted(path for path in here if not path.lower().endswith(TABLES))
 
 
 def root_of(source) -> Path:
@@ -147,87 +161,141 @@ def _text(path):
 
 
 def _told(file):
-    # What tells an age: "folders" or the layout of the name → (age, person or None).
-    told, folders = {}, [name for name in file.parts[-3:-1] if re.fullmatch(r"\d{1,3}", name)]
-    if folders and file.parts[-2] == folders[-1]:
-        # AFAD has a folder for each sex, 111 and 112, inside that of the age.
-        told["folders"] = int(folders[0] if folders[-1] in ("111", "112") else folders[-1]), None
+    # Which ages the folder and the name of `file` tell, e.g. {"folders": 25, "UTKFace": 25}, and which person or None.
+    told, folder = {}, file.parent
+    if folder.name in ("111", "112") and re.fullmatch(r"\d{1,3}", folder.parent.name):
+        folder = folder.parent  # AFAD has a folder for each sex in that of the age
+    if re.fullmatch(r"\d{1,3}", folder.name):
+        told["folders"] = int(folder.name)
     for layout, pattern in NAMES.items():
-        if match := re.fullmatch(pattern + r"( ?\(\d+\))?(\.\w+)*", file.name):
-            found = match.groupdict()
-            if "age" in found:
-                told[layout] = int(found["age"]), found.get("person")
-            elif "folders" not in told:  # a photo was taken in the middle of its year, as that set's authors assume
-                year, month, _ = map(int, found["born"].split("-"))
-                told[layout] = int(found["taken"]) - year - (month > 6), found["person"]
-            break
-    return told
+        match = re.fullmatch(pattern + r"( ?\(\d+\))?(\.\w+)*", file.name, re.IGNORECASE)
+        if not match:
+            continue
+        found = match.groupdict()
+        if layout == "IMDB-WIKI":
+            if folder.name == found["person"][-2:]:
+                told.clear()  # that set has a folder for each end of a number, 00 to 99
+            year, month = map(int, found["born"].split("-"))
+            age = int(found["taken"]) - year - (month > 6)  # taken in the middle of the year, as its authors assume,
+            found["age"] = age if abs(told.get("folders", -9) - age) > 1 else told["folders"]  # so known to a year
+        return told | {layout: int(found["age"])}, found.get("person")
+    return told, None
 
 
-def _age_of(file, told, layout):
-    if len(ages := {age for age, _ in told.values()}) == 1:
-        return ages.pop(), None
-    says = [f"the {'folder' if by == 'folders' else f'name ({by})'} says {age}" for by, (age, _) in told.items()]
-    lacks = {"folders": f"the folder {file.parent.name or '.'!r} is no number of years"}
-    lacks["UTKFace"] = "the name is not one of UTKFace's, [age]_[gender]_[race]_[date]"
-    disagree = f"{' and '.join(says)}; correct one"
-    return None, f"no age: {disagree if ages else lacks.get(layout, f'the name is not like those of {layout}')}"
+def _settle(told):
+    # The age on which all sources agree to less than a year, or why there is none.
+    if max(told.values()) - min(told.values()) < 1:
+        return int(min(told.values())), None
+    says = " and ".join(f"{SAYS[source]} says {age:g}" for source, age in told.items())
+    return None, f"no age: {says}; correct one"
+
+
+def _compare(paths, read):
+    # The ages of a CSV, less those that contradict what folders or names tell. Folders of people have numbers, too: so
+    # only what agrees with the CSV for half of the files counts as telling an age. IMDB-WIKI's names tell it to a year.
+    told = [{} if pd.isna(path) else _told(PurePosixPath(path))[0] for path in paths]
+    agrees = defaultdict(list)
+    for found, (age, _) in zip(told, read):
+        for layout, said in found.items():
+            agrees[layout].append(age is not None and abs(said - age) < 1)
+    counts = {layout for layout, same in agrees.items() if 2 * sum(same) >= len(same)} - {"IMDB-WIKI"}
+    return [
+        (age, why) if age is None else _settle({"csv": age} | {name: found[name] for name in found if name in counts})
+        for found, (age, why) in zip(told, read)
+    ]
+
+
+def _untold(file, layout):
+    if layout != "folders":
+        form = ", [age]_[gender]_[race]_[date]" if layout == "UTKFace" else ""
+        return f"no age: the name {file.name!r} is not one of {layout}'s{form}"
+    if not file.parent.name:
+        return "no age: it lies in no folder that tells an age"
+    ranges = f"; {NO_RANGE}" if RANGE.search(file.parent.name) else ""
+    return f"no age: the folder {file.parent.name!r} is no number of years{ranges}"
 
 
 def _age_in(text):
-    # A cell of a CSV. Fractions count as the years completed, as people count them: 34.9 is 34.
+    # A cell of a CSV as `(years, None)`, or `(None, why)`.
     if pd.isna(text) or not text.strip():
         return None, "no age in the CSV: fill it in"
-    try:
-        return int(float(text) // 1), None
-    except (ValueError, OverflowError):
-        ranges = re.fullmatch(r"\D*\d+\s*(-|–|,|to)\s*\d+\D*", text)
-        return None, f"no age: {text!r} in the CSV is no number of years" + (" but a range, perhaps" if ranges else "")
+    with suppress(ValueError):
+        if abs(years := float(text.replace("_", "no number"))) < 1000:
+            return years, None
+    return None, f"no age: {text!r} in the CSV is no number of years" + (f"; {NO_RANGE}" if RANGE.search(text) else "")
 
 
 def _on_disk(paths, root):
-    # Paths as the disk has them, where a CSV writes them otherwise: with \, in other letter case, or with accents that
-    # are composed otherwise (macOS).
-    paths = paths.str.strip().replace("", pd.NA)
-    lost = [path for path in paths.dropna().unique() if not (root / path).exists()]
-    known = pd.Series([_text(file.relative_to(root)) for file in _files(root)] if lost else [], dtype=object)
-    keys = known.map(_key)
-    known = known.set_axis(keys)[~keys.duplicated(keep=False).to_numpy()]  # what two files share tells neither
-    return paths.replace({path: known[_key(path)] for path in lost if _key(path) in known.index})
+    # Paths as the disk has them, where a CSV writes them otherwise and a single file fits: with \, in other letter
+    # case, with accents that are composed otherwise (macOS), beginning above the root, or without their folder.
+    paths = paths.str.strip().str.replace(r"^(?:\./)+", "", regex=True).replace("", pd.NA)
+    lost = [path for path in paths.dropna().unique() if not os.path.exists(root / path)]
+
+    def key(path):
+        return "/" + unicodedata.normalize("NFC", path.replace("\\", "/")).casefold()
+
+    known, found = {}, {}
+    for file in _files(root) if lost else ():
+        known.setdefault(key(_text(file).rpartition("/")[2]), []).append(_text(file.relative_to(root)))
+    for path in lost:
+        named = known.get("/" + key(path).rpartition("/")[2], [])
+        below = key(path).rpartition(key(root.resolve().name))[2]
+        fits = [name for name in named if key(name) in (key(path), below)]
+        fits = fits or [name for name in named if key(name).endswith(key(path))]
+        if len(fits) == 1:
+            found[path] = fits[0]
+    return paths.map(found).astype("string").fillna(paths)
 
 
-def _key(path):
-    return unicodedata.normalize("NFC", path.replace("\\", "/")).casefold()
+def _tables(folder, columns=frozenset({"path", "age"})):
+    # The tables at the top of `folder` that have these columns.
+    tables = (file for file in sorted(folder.iterdir()) if file.suffix.lower() in TABLES and file.is_file())
+    return [file for file in tables if file.name[0] != "." and columns <= set(_named(_header(file)))]
 
 
-def _csv_of(folder):
-    for file in sorted(folder.glob("*.csv")):
-        try:
-            header = pd.read_csv(file, nrows=0, encoding="utf-8-sig", encoding_errors="replace", skipinitialspace=True)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError):
-            continue  # some other table; where nothing else tells the ages, `find_layout` says what it lacks
-        if {"path", "age"} <= set(_named(header.columns)):
-            return file
-    return None
+def _header(file):
+    try:
+        return list(pd.read_csv(file, nrows=0, encoding_errors="replace", **_form(file)))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError):
+        return []  # some other table; where nothing else tells the ages, `find_layout` says what it lacks
+
+
+def _form(file):
+    # How a table is written: in UTF-16 where it begins so, with the separator of which its first line has most.
+    with open(file, "rb") as opened:
+        start = opened.read(4096)
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    first = start.decode(encoding, "replace").partition("\n")[0]
+    return {"sep": max(",;\t", key=first.count), "encoding": encoding, "skipinitialspace": True}
 
 
 def _named(columns):
     # The columns as the series calls them: what others call them, and own ones whose names the notebooks need.
     known = {column.strip().lower(): column for column in reversed(columns)}
-    new = {next((known[name] for name in names if name in known), None): column for column, names in COLUMNS.items()}
-    return [new.get(column, f"own_{column}" if column in RESERVED else column) for column in columns]
+    ours = {next((known[name] for name in names if name in known), None): column for column, names in COLUMNS.items()}
+    named = []
+    for column in columns:
+        name = ours.get(column, f"own_{column}" if column in RESERVED | set(COLUMNS) else column)
+        while name in named:
+            name = f"own_{name}"
+        named.append(name)
+    return named
 
 
 def _read_csv(file):
+    form = _form(file)
     try:
-        table = pd.read_csv(file, dtype="string", encoding="utf-8-sig", skipinitialspace=True, index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = pd.read_csv(file, dtype="string", index_col=False, **form)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
         why = f"{file} cannot be read as a CSV ({str(error).strip()})"
         raise ValueError(f"{why}: save it in UTF-8 with the header path,age[,person] and equal rows.") from error
-    has, table.columns = ", ".join(table.columns), _named(table.columns)
-    if "person" in table:  # pandas and Excel write 1 as 1.0 where others are missing
-        table["person"] = table["person"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    has, table.columns = ", ".join(table.columns), _named(list(table.columns))
     if missing := [name for name in ("path", "age") if name not in table]:
+        ranges = f" ({NO_RANGE})" if "age" in table and table["age"].str.contains(RANGE).any() else ""
         lacks = f"{file} lacks the column {' and '.join(missing)} (it has {has})"
-        raise ValueError(f"{lacks}: its header must be path,age[,person].")
+        raise ValueError(f"{lacks}: its header must be path,age[,person]{ranges}.")
+    if form["sep"] != ",":  # so a comma is that of a fraction
+        table["age"] = table["age"].str.replace(r"^\s*(\d+),(\d+)\s*$", r"\1.\2", regex=True)
+    if "person" in table:  # programs write the number 7 as 7.0 where a cell of its column is empty
+        table["person"] = table["person"].str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True).replace("", pd.NA)
     return table

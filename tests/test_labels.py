@@ -72,8 +72,11 @@ def test_a_csv_beside_the_photos_goes_first(tmp_path):
         b"path, age\r\n20/a.jpg, 21\r\n30/b.jpg, 31\r\n",
         b"path,age\n20/a.jpg,21,\n30/b.jpg,31,\n",  # a comma too many must not shift the columns
         b'age,note,path\n21,"a, b",20/a.jpg\n31,,30/b.jpg\n',
+        b"Path;AGE\n20/a.jpg;21,9\n30/b.jpg;31\n",
+        b"image\tage\n20/a.jpg\t21\n30/b.jpg\t31\n",
+        "path;age\r\n20/a.jpg;21\r\n30/b.jpg;31\r\n".encode("utf-16"),
     ],
-    ids=["byte order mark", "spaces", "trailing commas", "order and quotes"],
+    ids=["byte order mark", "spaces", "trailing commas", "order and quotes", "semicolons", "tabs", "UTF-16"],
 )
 @pytest.mark.filterwarnings("ignore:Length of header")
 def test_a_csv_as_programs_write_it(tmp_path, content):
@@ -165,12 +168,12 @@ def test_every_picture_damaged(tmp_path):
     [
         ("path\na.jpg\n", "lacks the column age"),
         ("picture,years\na.jpg,20\n", "lacks the column path and age (it has picture, years)"),
-        ("path;age\na.jpg;20\n", "lacks the column path and age (it has path;age)"),
+        ("user_id\timage_id\tage\n7\ta.jpg\t(25, 32)\n", "a range cannot be learnt as an age: give whole years"),
         ("", "cannot be read as a CSV"),
         ("path,age\na.jpg,20\nb.jpg,30\n\nc.jpg,31,x,y\n", "line 5"),
         ("path,age\ncafé.jpg,20\n".encode("latin-1"), "save it in UTF-8"),
     ],
-    ids=["no age", "other names", "semicolons", "empty", "ragged", "latin-1"],
+    ids=["no age", "other names", "ranges", "empty", "ragged", "latin-1"],
 )
 @pytest.mark.filterwarnings("ignore:Length of header")
 def test_a_csv_that_cannot_be_read(tmp_path, content, says):
@@ -240,7 +243,7 @@ def test_some_other_csv_does_not_get_in_the_way_of_age_folders(tmp_path, content
         ("CACD", {"49_Robin_Williams_0001.jpg": (49, "Robin_Williams"), "23_Zoë_K._0012.jpg": (23, "Zoë_K.")}),
         ("MORPH", {"009055_1M44.JPG": (44, "009055"), "00000_00F21.JPG": (21, "00000")}),
         ("All-Age-Faces", {"00000A22.jpg": (22, None), "07381A40.jpg": (40, None)}),
-        ("IMDB-WIKI", {"nm0000001_rm12_1949-5-10_1998.jpg": (49, "nm0000001"), "77_1981-11-05_2009.jpg": (27, None)}),
+        ("IMDB-WIKI", {"nm0000001_rm12_1949-5-10_1998.jpg": (49, "nm0000001"), "77_1981-11-05_2009.jpg": (27, "77")}),
         ("UTKFace", {"34_1_2_20170116.jpg.chip.jpg": (34, None), "35_0_0_2017 (1).jpg": (35, None)}),
     ],
 )
@@ -265,6 +268,61 @@ def test_a_stray_number_folder_takes_no_age_away(tmp_path):
         "30/30_0_1_2018.jpg": 30,
     }
     one_sentence(reasons(audit)["30/23_0_1_2017.jpg"], "folder says 30", "name (UTKFace) says 23", "correct one")
+
+
+def test_folders_of_imdb_wiki_are_no_ages(tmp_path):
+    save(tmp_path / "wiki_crop" / "37" / "10000237_1981-05-05_2009.jpg", 1)  # the last digits of the number
+    save(tmp_path / "wiki_crop" / "48" / "10000548_1950-04-04_1990.jpg", 2)
+    kept, audit = table(tmp_path)
+    assert kept["age"].tolist() == [28, 40] and audit.empty
+    save(tmp_path / "ages" / "28" / "10000237_1981-08-05_2009.jpg", 1)  # an age, which this name tells to a year
+    save(tmp_path / "ages" / "40" / "10000548_1960-04-04_1990.jpg", 2)
+    save(tmp_path / "ages" / "41" / "10000549_1949-04-04_1990.jpg", 3)
+    kept, audit = table(tmp_path / "ages")
+    assert kept["age"].tolist() == [28, 41]
+    one_sentence(audit["reason"][0], "folder says 40", "name (IMDB-WIKI) says 30")
+
+
+def test_a_csv_that_contradicts_folders_or_names_is_told(tmp_path):
+    for i, name in enumerate(["25_0_1_2017.jpg", "26_0_1_2017.jpg", "27_0_1_2017.jpg"]):
+        save(tmp_path / name, i)
+    (tmp_path / "list.csv").write_text("path,age\n25_0_1_2017.jpg,25.7\n26_0_1_2017.jpg,26\n27_0_1_2017.jpg,35\n")
+    kept, audit = table(tmp_path)
+    assert kept["age"].tolist() == [25, 26]
+    one_sentence(audit["reason"][0], "the CSV says 35 and the name (UTKFace) says 27", "correct one")
+
+
+def test_folders_of_people_are_no_ages(tmp_path):
+    for i in range(4):  # one of them happens to be as old as the folder's number says
+        save(tmp_path / str(20 + i) / "a.jpg", i)
+    (tmp_path / "list.csv").write_text("path,age\n20/a.jpg,41\n21/a.jpg,42\n22/a.jpg,22\n23/a.jpg,44\n")
+    kept, audit = table(tmp_path)
+    assert kept["age"].tolist() == [41, 42, 22, 44] and audit.empty
+
+
+def test_all_tables_at_the_top_are_read(tmp_path):
+    for i, name in enumerate(["train/000.jpg", "train/001.jpg", "test/002.jpg"]):
+        save(tmp_path / name, i)
+    (tmp_path / "gt_train.csv").write_text("file_name,real_age\n000.jpg,25\n001.jpg,26\n")  # as APPA-REAL has them
+    (tmp_path / "gt_test.CSV").write_text("file_name,real_age\n002.jpg,27\n")
+    (tmp_path / "notes.txt").write_text("Ages are in the tables, and the path is that of a photo.")
+    kept, audit = table(tmp_path)
+    assert dict(zip(kept["path"], kept["age"])) == {"train/000.jpg": 25, "train/001.jpg": 26, "test/002.jpg": 27}
+    assert audit.empty
+
+
+def test_a_path_without_its_folder_must_fit_one_file_only(tmp_path):
+    for i, name in enumerate(["a/1.jpg", "b/1.jpg", "b/2.jpg", "3.jpg"]):
+        save(tmp_path / name, i)
+    (tmp_path / "list.csv").write_text("path,age\n1.jpg,25\n2.jpg,26\n3.jpg,27\nc/3.jpg,28\n")
+    kept, audit = table(tmp_path)
+    assert kept["path"].tolist() == ["3.jpg", "b/2.jpg"] and set(audit["path"]) == {"1.jpg", "c/3.jpg"}
+
+
+def test_numbers_of_people_are_the_same_with_and_without_a_point(tmp_path):
+    two_ages(tmp_path)
+    (tmp_path / "list.csv").write_text("path,age,person\n20/a.jpg,20,007.0\n30/b.jpg,30, 007 \n")
+    assert table(tmp_path)[0]["person"].tolist() == ["007", "007"]
 
 
 def test_reasons_quote_what_stands_there(tmp_path):
@@ -303,6 +361,14 @@ def test_a_csv_may_write_a_path_otherwise_than_the_disk(tmp_path):
     assert kept["person"].tolist() == ["1", "2"]
 
 
+def test_files_that_a_csv_leaves_out_are_told(tmp_path):
+    two_ages(tmp_path)
+    save(tmp_path / "30" / "c.jpg", 3)
+    (tmp_path / "list.csv").write_text("path,age\n./20/a.jpg,20\n30\\b.jpg,30\n")
+    assert labels.unlisted(tmp_path, labels.find_faces(tmp_path)) == ["30/c.jpg"]
+    assert labels.unlisted(tmp_path / "list.csv", labels.find_faces(tmp_path)) == []
+
+
 def test_own_columns_of_a_csv_keep_apart_from_those_of_the_notebooks(tmp_path):
     two_ages(tmp_path)
     (tmp_path / "list.csv").write_text(
@@ -311,6 +377,9 @@ def test_own_columns_of_a_csv_keep_apart_from_those_of_the_notebooks(tmp_path):
     found = labels.find_faces(tmp_path)
     kept, audit = labels.set_aside(found, images.inspect(tmp_path, found["path"]))
     assert {"own_width", "own_sharpness", "own_error", "own_part", "camera"} <= set(kept) and audit.empty
+    (tmp_path / "list.csv").write_text("Path,path,age,width,own_width\n20/a.jpg,1,20,2,3\n30/b.jpg,4,30,5,6\n")
+    kept, _ = table(tmp_path)
+    assert kept.columns.is_unique and kept["path"].tolist() == ["20/a.jpg", "30/b.jpg"]
     assert not set(kept) & {"width", "sharpness", "error", "part"}
 
 

@@ -91,7 +91,10 @@ def test_a_kernel_that_dies_is_reported(tmp_path):
         run.run_all([dead], tmp_path / "out")
 
 
-@pytest.mark.parametrize("content", [None, [], ["holiday.jpg"]], ids=["missing", "empty", "no ages"])
+FEW = [f"{20 + i}_0_0_2017.jpg" for i in range(30)]
+
+
+@pytest.mark.parametrize("content", [None, [], ["holiday.jpg"], FEW], ids=["missing", "empty", "no ages", "few"])
 def test_unusable_photos_get_one_sentence(tmp_path, content):
     photos = tmp_path / "photos of no use é"
     if content is not None:
@@ -101,7 +104,7 @@ def test_unusable_photos_get_one_sentence(tmp_path, content):
     command = [sys.executable, paths.ROOT / "run.py"]
     done = subprocess.run(command, env=os.environ | {"AGE_DATA": str(photos)}, capture_output=True, encoding="utf-8")
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1 and str(photos) in done.stderr
+    assert done.stderr.count("\n") == 1 and (str(photos) in done.stderr or "30 pictures are too few" in done.stderr)
     assert not (paths.ROOT / "runs" / "photos_of_no_use_é").exists()
 
 
