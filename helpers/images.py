@@ -33,10 +33,10 @@ ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT, NEW_SUBFILE_TYPE, DNG = 0x0112, 262, 33
 BITS, PLANES = 258, 284
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM")  # and HEIC, by pillow-heif
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-GONE = {  # what a path may be that leads to no file, told by a sign
-    r"\\x[0-9a-f]{2}": "is a name that is not UTF-8: correct it",
+GONE = {  # what a path may be that leads to no file, told by a sign; the first that fits
     "://": "is an address, and nothing is downloaded here: save the photo and write its path",
-    r"^[A-Za-z]:[\\/]": "is a path of another computer: write it relative to the folder of the photos",
+    r"^(?:[A-Za-z]:[\\/]|\\\\)": "is a path of another computer: write it relative to the folder of the photos",
+    r"\\x[0-9a-f]{2}": "is a name that is not UTF-8: correct it",
     "": "does not exist: correct the path in the CSV or remove the row",
 }
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
@@ -55,7 +55,7 @@ def read_image(path) -> np.ndarray:
             raise OSError(0, "a folder or a device, no file")
         image = decode(path)
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist, or its name is not UTF-8: correct the name or remove it.") from None
+        raise ValueError(f"{path} does not exist: correct the name or remove it.") from None
     except UnidentifiedImageError:
         if path.suffix.lower() in Image.registered_extensions():
             raise ValueError(f"{path} holds no picture that can be recognised: replace or remove it.") from None

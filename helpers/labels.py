@@ -60,7 +60,10 @@ def find_layout(source) -> str:
         return told.most_common(1)[0][0]
     for table in _tables(source, {"age"}) or sorted(source.glob("*.csv")):
         _read_csv(table)  # the only thing that could have told the ages: say what it lacks
-    raise ValueError(f"Nothing in {source} tells an age, e.g. {files[0].name}: lay the photos out as {LAYOUTS}.")
+    ranges = f" ({NO_RANGE})" if RANGE.search(files[0].parent.name) else ""
+    raise ValueError(
+        f"Nothing in {source} tells an age, e.g. {files[0].name}: lay the photos out as {LAYOUTS}{ranges}."
+    )
 
 
 def find_faces(source) -> pd.DataFrame:
@@ -129,7 +132,7 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
     labels = faces[reason.isna()].reset_index(drop=True)
     audit = faces.assign(reason=reason)[reason.notna()].reset_index(drop=True)
     if labels.empty:
-        example = f", e.g. {audit.path[0]}: {audit.reason[0]}" if len(audit) else ""
+        example = f", e.g. {audit.path[0]}: {audit.reason[0].rstrip('.')}" if len(audit) else ""
         raise ValueError(f"No picture can be used: all {len(audit)} were set aside{example}.")
     if labels["age"].min() == labels["age"].max():
         only = f"All {len(labels)} usable pictures show the age {labels['age'][0]}"

@@ -28,10 +28,7 @@ from .datasets import FaceAgeDataset, make_loader, rank_and_size
 from .models import AGES, to_years
 
 ALIKE = 0.01  # answers that spread by less than this share of what the ages do tell nothing about a face
-ALL_ALIKE = (
-    "The network answers nearly the same age for every face: stop it, and train with a smaller lr, "
-    "more epochs or a smaller decay."
-)
+ALL_ALIKE = "The network answers nearly the same age for every face: take a smaller lr, more epochs or less decay."
 
 
 def setup(seed: int):

@@ -193,3 +193,27 @@ def test_files(tmp_path, kind):
         with pytest.raises(ValueError) as error:
             images.read_image(tmp_path / name)
         one_sentence(error.value, tmp_path / name, right)
+
+
+UNREADABLE = {
+    "C:\\photos\\a.jpg": "is a path of another computer: write it relative",
+    "\\\\server\\a.jpg": "is a path of another computer: write it relative",
+    "https://example.org/a.jpg": "is an address, and nothing is downloaded here",
+    "gone.jpg": "gone.jpg does not exist: correct the path",
+}
+
+
+@pytest.mark.parametrize("path", UNREADABLE)
+def test_paths_that_lead_nowhere(tmp_path, path):
+    for i, name in enumerate("bc"):
+        save(tmp_path / f"{name}.png", i)
+    (tmp_path / "list.csv").write_text(f"path,age,person\n{path},25,1\nb.png,30,2.0\nc.png,31,2\n")
+    check(judged(tmp_path)[path], UNREADABLE[path])
+    assert labels.find_faces(tmp_path).set_index("path")["person"][["b.png", "c.png"]].tolist() == ["2", "2"]
+
+
+def test_ranges_of_ages_are_named(tmp_path):
+    save(tmp_path / "20-29" / "a.jpg")
+    with pytest.raises(ValueError) as error:
+        labels.find_faces(tmp_path)
+    one_sentence(error.value, "tells an age", "a range cannot be learnt")
