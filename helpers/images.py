@@ -62,9 +62,8 @@ def read_image(path) -> np.ndarray:
         kind = path.suffix or "no suffix"
         raise ValueError(f"{path} is not a picture file ({kind}): save it as JPEG or PNG.") from None
     except Exception as error:  # Pillow has many for the many ways to be damaged, struct.error among them
-        why = " ".join(
-            str(getattr(error, "strerror", None) or error).split()
-        )  # without the path, which stands in front
+        said = getattr(error, "strerror", None) or error  # without the path, which stands in front
+        why = " ".join(str(said).split())
         raise ValueError(f"{path} cannot be decoded ({why}): replace or remove it.") from error
     if min(image.shape[:2]) < SMALLEST:
         size = f"{image.shape[1]}×{image.shape[0]}"
