@@ -6,12 +6,15 @@ import os
 import re
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from io import BytesIO
 from itertools import count
 from pathlib import Path
 
 import cv2
+import joblib
 import pandas as pd
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import Image
 from tqdm import tqdm
 
@@ -20,43 +23,69 @@ from helpers import align, deploy, export
 COLUMNS = ["photo", *deploy.COLUMNS, "digest"]  # the last one tells whether photo, model or option have changed since
 HEADER = ",".join(COLUMNS)
 MARK = b"drawn by commands.ages of age-from-faces"  # in each picture that is written, so that no photo is taken for one
+MANY = 40  # photos: with so many it pays to start a process for each core, which takes some seconds
 
 
 def main(arguments=None):
     """Estimate the ages in all photos that the command line names. Exits with one sentence when nothing can be done."""
     options = options_of(arguments)
     try:
-        file = options.model or deploy.best_model()
-        model, kind = export.load(file), hashlib.sha256(file.read_bytes() + bytes([options.cropped])).digest()
+        file = options.model or deploy.model_for_photos()
+        say(f"Model: {deploy.origin_of(file)}.")
         if not options.cropped:
             align.detector()
         options.out.mkdir(parents=True, exist_ok=True)
         table = table_in(options.out)
-        faces = faces_in(table)
+        done = faces_in(table)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(str(error))
-    files, found, former = files_in(options.photos), [], 0
+    kind = hashlib.sha256(file.read_bytes() + bytes([options.cropped])).digest()
+    files = files_in(options.photos)
     try:
-        for photo in tqdm(files, desc="photos", unit="photo", disable=len(files) < 2):
-            name, now = shown(photo.absolute()), digest(photo, kind)
-            if now and (name, now) in faces:
-                former += 1
-            else:
-                rows, final = look_at(photo, model, options)
-                now = now if final else ""  # so that it is tried again
-                if (name, now) not in faces:
-                    append(table, rows.assign(photo=name, digest=now))
-                faces[name, now] = int(rows["age"].notna().sum())
-            found.append(faces[name, now])
+        found, former = look_at_all(files, file, kind, options, table, done)
     except OSError as error:  # of the table: a full disk, a program that holds it open
         sys.exit(f"{table} cannot be written ({error.strerror}): the same command goes on from here.")
+    except TerminatedWorkerError:
+        sys.exit("A process was killed, perhaps for want of memory: the same command goes on from here.")
     except KeyboardInterrupt:
         sys.exit(f"Stopped: the same command goes on from here; {table} lists what is done.")
     before = f", {former} of them done before" if former else ""
-    done = sum(number > 0 for number in found)
-    say(f"{sum(found)} faces in {done} of {len(files)} files{before}; {table} lists them.")
-    if not done:
+    with_faces = sum(number > 0 for number in found)
+    say(f"{sum(found)} faces in {with_faces} of {len(files)} files{before}; {table} lists them.")
+    if not with_faces:
         sys.exit(1)
+
+
+def look_at_all(files, model_file, kind, options, table, done):
+    """Look at `files` that are not `done` yet, on all cores if there are many, and write `table` as the rows come.
+
+    Return how many faces each has, and how many had been done before.
+    """
+    found, former, jobs = [], 0, joblib.cpu_count() if len(files) >= MANY else 1
+    bar = tqdm(total=len(files), desc="photos", unit="photo", disable=len(files) < 2)
+    with bar, joblib.Parallel(jobs, return_as="generator") as parallel:
+        for start in range(0, len(files), MANY):
+            part = {photo: (shown(photo.absolute()), digest(photo, kind)) for photo in files[start : start + MANY]}
+            new = [photo for photo, (name, now) in part.items() if not now or (name, now) not in done]
+            former += len(part) - len(new)
+            bar.update(len(part) - len(new))
+            looks = (joblib.delayed(look_at)(photo, model_file, options.cropped, int(jobs > 1)) for photo in new)
+            for photo, (rows, final, said, drawn) in zip(new, parallel(looks)):
+                try:
+                    if drawn:
+                        save(options.out, f"{photo.stem}_ages", drawn)
+                except OSError as error:
+                    rows, final, said = not_done(photo, error)
+                say(said)
+                name, now = part[photo]
+                now = now if final else ""  # so that it is tried again
+                part[photo] = name, now
+                if (name, now) not in done:
+                    append(table, rows.assign(photo=name, digest=now))
+                done[name, now] = int(rows["age"].notna().sum())
+                bar.update()
+            found += [done[key] for key in part.values()]
+    return found, former
 
 
 def options_of(arguments):
@@ -68,30 +97,41 @@ def options_of(arguments):
     )
     parser.add_argument("photos", nargs="+", type=path_of, help="photos, and folders of photos")
     parser.add_argument("--out", type=path_of, default="annotated", help="folder for ages.csv and photos with boxes")
-    parser.add_argument("--model", type=path_of, help="an ONNX file of notebook 09; the best one if omitted")
+    parser.add_argument(
+        "--model", type=path_of, help="an ONNX file; that for photos if omitted: yours, else the shipped one"
+    )
     parser.add_argument("--cropped", action="store_true", help="each photo is one face, cropped like those of training")
     return parser.parse_args(arguments)
 
 
-def look_at(photo, model, options):
-    """Return the rows for one photo and whether they are final; say what is in them and save the photo with boxes."""
+def look_at(photo, model_file, cropped, threads):
+    """Return the rows for one photo, whether they are final, what to say of it, and it with boxes as a JPEG, or b""."""
     try:
         picture = deploy.as_picture(photo)
-        table = deploy.predict(picture, model, options.cropped)
+        table = deploy.predict(picture, model_in(model_file, threads), cropped)
         if table.empty:
-            say(f"{photo}: {deploy.NO_FACE}.")
-            return pd.DataFrame([{"age": float("nan"), "note": "no face was found"}]), True
+            rows = pd.DataFrame([{"age": float("nan"), "note": "no face was found"}])
+            return rows, True, f"{photo}: {deploy.NO_FACE}.", b""
         drawn = BytesIO()
         Image.fromarray(deploy.annotate(picture, table)).save(drawn, "JPEG", quality=90, comment=MARK)
-        save(options.out, f"{photo.stem}_ages", drawn.getvalue())
     except (OSError, ValueError, MemoryError, cv2.error) as error:
-        why = str(error) or "too large for the memory"  # a MemoryError says nothing
-        why = why if str(photo) in why else f"{photo}: {why}"
-        say(why)
-        return pd.DataFrame([{"age": float("nan"), "note": shown(why)}]), isinstance(error, ValueError)
+        return *not_done(photo, error), b""
     found = [f"{face.age:.0f} ({face.low:.0f} to {face.high:.0f})" for face in table.itertuples()]
-    say(f"{photo}: {', '.join(found)} years" + "".join(f"; {note}" for note in table["note"].unique() if note))
-    return table, True
+    notes = "".join(f"; {note}" for note in table["note"].unique() if note)
+    return table, True, f"{photo}: {', '.join(found)} years{notes}", drawn.getvalue()
+
+
+def not_done(photo, error):
+    """Return the row for a photo that ended in `error`, whether that is final, and what to say of it."""
+    why = str(error) or "too large for the memory"  # a MemoryError says nothing
+    why = why if str(photo) in why else f"{photo}: {why}"
+    return pd.DataFrame([{"age": float("nan"), "note": shown(why)}]), isinstance(error, ValueError), why
+
+
+@lru_cache
+def model_in(file, threads):
+    """Return the model in `file`, read once in each process."""
+    return export.load(file, threads)
 
 
 def files_in(sources):

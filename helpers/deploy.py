@@ -14,8 +14,9 @@ from .align import SURE, crop, detect
 from .datasets import FaceAgeDataset, load_faces
 from .export import MADE_BY, facts_of, load, years_of
 from .images import decode, prepare, read_image, to_rgb, upright
-from .paths import run_dir
+from .paths import DEMO, ROOT, is_demo, run_dir
 
+SHIPPED = ROOT / "data" / "models" / "face_resnet_photos.onnx"
 COLUMNS = ["left", "top", "right", "bottom", "age", "low", "high", "score", "note"]
 NO_FACE = (
     "no face was found: cut out the part with the face, so that it fills a tenth of the picture or more; "
@@ -23,14 +24,14 @@ NO_FACE = (
 )
 
 
-def best_model() -> Path:
-    """Return the ONNX file in `runs/<data name>/deploy` with the smallest error on the validation set.
+def best_model(run=None) -> Path:
+    """Return the ONNX file in `deploy` of the folder `run` (that of `AGE_DATA`) with the smallest validation error.
 
     Passes over what a killed export left and, with a sentence, what was trained on another split than the present one.
     Raises `FileNotFoundError` that names the notebook when there is no other.
     """
-    errors, known = {}, training_sets()
-    for file in sorted((run_dir() / "deploy").glob("[!.]*.onnx")):
+    errors, known, run = {}, training_sets() if run is None else (), run or run_dir()
+    for file in sorted((run / "deploy").glob("[!.]*.onnx")):
         with suppress(ValueError):
             facts = facts_of(load(file))
             if known and facts.get("trained_on") not in known:
@@ -38,8 +39,34 @@ def best_model() -> Path:
             else:
                 errors[file] = facts["mae"]
     if not errors:
-        raise FileNotFoundError(f"No model in {run_dir() / 'deploy'} yet: run {MADE_BY}, or name one with --model.")
+        raise FileNotFoundError(f"No model in {run / 'deploy'} yet: run {MADE_BY}, or name one with --model.")
     return min(errors, key=errors.get)
+
+
+def model_for_photos() -> Path:
+    """Return the ONNX file for photos of people: the best of a run on photos, else the one that is shipped for them.
+
+    The run is that of `AGE_DATA`, or the latest one if that is unset. No model of the drawn faces is taken.
+    Raises `FileNotFoundError` with the remedy when there is neither.
+    """
+    others = sorted(run_dir().parent.glob("*/deploy"), key=lambda folder: -folder.stat().st_mtime)
+    for run in [folder.parent for folder in others if folder.parent != run_dir()] if is_demo() else [None]:
+        with suppress(FileNotFoundError):
+            return best_model(run)
+    if not SHIPPED.is_file():
+        raise FileNotFoundError(f"{SHIPPED} is missing: get it back with git checkout data/models, or name a --model.")
+    return SHIPPED
+
+
+def origin_of(file) -> str:
+    """Return in words what the model in the ONNX file `file` has learnt from, and its error. Raises what `load` does."""
+    facts = facts_of(load(file))
+    if facts.get("data") == DEMO.name:
+        return f"{file} has learnt from drawn faces: for photos of people its ages mean little"
+    text = f"{file} has learnt from {facts.get('data', 'photos')} and errs there by {facts['mae']:.1f} years on average"
+    if elsewhere := facts.get("elsewhere"):
+        text += f", by {elsewhere['mae']:.1f} on photos of another source"
+    return text
 
 
 def training_sets() -> set:
@@ -59,12 +86,12 @@ def predict(photo, model=None, cropped=False) -> pd.DataFrame:
     From left to right, one row each: the box in pixels (`left, top, right, bottom`), `age` and its interval `low, high`
     in years, the detector's `score`, and a `note` on what to mind. No row when no face is found.
     `photo`: a file, its bytes, a PIL picture, or uint8 `(H, W)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA. `model`: from
-    `load`, or an ONNX file; the best that notebook 09 exported if omitted. `cropped`: the photo is one face, cropped
+    `load`, or an ONNX file; if omitted, `model_for_photos`. `cropped`: the photo is one face, cropped
     like the training pictures, so none is looked for. The interval holds nine of ten ages of people like those of the
     validation set, all ages together; at the youngest and oldest ages fewer (notebook 07).
     Raises `ValueError` or `FileNotFoundError` with the remedy for what cannot be read.
     """
-    model = model if hasattr(model, "run") else load(model or best_model())
+    model = model if hasattr(model, "run") else load(model or model_for_photos())
     photo, facts = as_picture(photo), facts_of(model)
     if cropped:
         boxes, scores, crops, notes = np.array([[0, 0, *photo.shape[1::-1]]]), [np.nan], [prepare(photo)], [[]]

@@ -101,17 +101,54 @@ def test_the_command_in_a_process_of_its_own(module, album, model_file, tmp_path
     assert "Traceback" not in done.stderr and "photos: 100%" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["missing", "damaged", "none exported"])
+@pytest.mark.parametrize("kind", ["missing", "damaged", "none at all"])
 def test_without_a_model_the_command_ends_with_one_sentence(kind, album, tmp_path, monkeypatch):
     monkeypatch.setattr(deploy, "run_dir", lambda: tmp_path / "runs")
     file = tmp_path / "model.onnx"
     if kind == "damaged":
         file.write_bytes(b"no model")
-    named = [] if kind == "none exported" else ["--model", str(file)]
+    monkeypatch.setattr(deploy, "SHIPPED", tmp_path / "shipped.onnx")
+    named = [] if kind == "none at all" else ["--model", str(file)]
     with pytest.raises(SystemExit) as stopped:
         ages.main([str(album), "--out", str(tmp_path / "out"), *named])
-    one_sentence(stopped.value.code, "notebook 09_deployment")
+    remedy = "git checkout data/models" if kind == "none at all" else "notebook 09_deployment"
+    one_sentence(stopped.value.code, remedy)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_first_line_says_which_model_answers_and_how_far_it_errs(album, model_file, tmp_path, capsys):
+    file = tmp_path / "model.onnx"
+    for facts, told in [
+        ({"data": "demo"}, "drawn faces: for photos of people its ages mean little"),
+        ({"data": "utkface"}, "has learnt from utkface and errs there by 4.2 years on average."),
+        ({"data": "utkface", "elsewhere": {"mae": 5.31}}, "4.2 years on average, by 5.3 on photos of another source."),
+    ]:
+        file.write_bytes(model_file.read_bytes())
+        export.write_facts(file, **export.facts_of(export.load(model_file)) | {"mae": 4.2} | facts)
+        ages.main([str(album / "group.jpg"), "--out", str(tmp_path / "out"), "--model", str(file)])
+        one_sentence(capsys.readouterr().out.splitlines()[0], str(file), told)
+
+
+def test_many_photos_on_all_cores_have_the_same_rows(album, model_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ages.joblib, "cpu_count", lambda: 2)
+    tables = []
+    for many in (4, 99):  # two processes, one
+        monkeypatch.setattr(ages, "MANY", many)
+        out = tmp_path / f"out{many}"
+        ages.main([str(album), "--out", str(out), "--model", str(model_file)])
+        tables.append((out / "ages.csv").read_text(encoding="utf-8"))
+        assert len(list(out.glob("*_ages*.jpg"))) == 2
+    assert tables[0] == tables[1]
+
+
+def test_a_process_that_is_killed_is_told(holiday, model_file, tmp_path, monkeypatch):
+    def killed(*_):
+        raise ages.TerminatedWorkerError("A worker process was killed by the operating system")
+
+    monkeypatch.setattr(ages, "look_at_all", killed)
+    with pytest.raises(SystemExit) as stopped:
+        ages.main([str(holiday), "--out", str(tmp_path / "out"), "--model", str(model_file)])
+    one_sentence(stopped.value.code, "killed", "goes on")
 
 
 def test_an_output_folder_that_cannot_be_made_is_told(album, model_file):

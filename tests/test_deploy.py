@@ -1,5 +1,6 @@
 """From any photo to faces and ages: where the faces are, how they are cropped, and what is said of doubtful ones."""
 
+import os
 import subprocess
 import sys
 
@@ -389,6 +390,35 @@ def test_the_model_with_the_smallest_error_is_used(model_file, tmp_path, monkeyp
     (tmp_path / "deploy" / ".d.0.onnx").write_bytes(b"half of a file")  # as a killed export leaves them
     (tmp_path / "deploy" / "e.onnx").write_bytes(b"no model")
     assert deploy.best_model() == tmp_path / "deploy" / "b.onnx"
+
+
+def test_for_photos_the_own_model_goes_before_the_shipped_one_and_never_that_of_drawn_faces(
+    model_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(deploy, "run_dir", lambda: tmp_path / "demo")
+    monkeypatch.setattr(deploy, "SHIPPED", tmp_path / "shipped.onnx")
+
+    def made_by_a_run(name, when):
+        file = tmp_path / name / "deploy" / "a.onnx"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(model_file.read_bytes())
+        os.utime(file.parent, (when, when))
+        return file
+
+    made_by_a_run("demo", 300)
+    with pytest.raises(FileNotFoundError) as error:
+        deploy.model_for_photos()
+    one_sentence(error.value, tmp_path / "shipped.onnx", "git checkout data/models", "--model")
+    (tmp_path / "shipped.onnx").write_bytes(model_file.read_bytes())
+    assert deploy.model_for_photos() == tmp_path / "shipped.onnx"
+    made_by_a_run("older", 100)
+    album = made_by_a_run("album", 200)
+    assert deploy.model_for_photos() == album
+    monkeypatch.setattr(deploy, "is_demo", lambda: False)  # AGE_DATA names photos without a run
+    monkeypatch.setattr(deploy, "run_dir", lambda: tmp_path / "new")
+    assert deploy.model_for_photos() == tmp_path / "shipped.onnx"
+    new = made_by_a_run("new", 0)
+    assert deploy.model_for_photos() == new
 
 
 def test_a_model_of_another_split_is_passed_over(model_file, tmp_path, monkeypatch, capsys):
