@@ -59,9 +59,9 @@ def model_for_photos() -> Path:
 
 
 def origin_of(file) -> str:
-    """Return in words what the model in the ONNX file `file` has learnt from, and its error. Raises what `load` does."""
+    """Return in words what the model in the ONNX file `file` has learnt from, and its error. Raises as `load` does."""
     facts = facts_of(load(file))
-    if facts.get("data") == DEMO.name:
+    if re.fullmatch(rf"{DEMO.name}(-\d+-\d+)?", facts.get("data", "")):
         return f"{file} has learnt from drawn faces: for photos of people its ages mean little"
     text = f"{file} has learnt from {facts.get('data', 'photos')} and errs there by {facts['mae']:.1f} years on average"
     if elsewhere := facts.get("elsewhere"):

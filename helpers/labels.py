@@ -9,7 +9,12 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-AGE_MIN, AGE_MAX = 20, 50  # years; what the series is about. Everything outside is set aside, with its reason.
+from .paths import age_range
+
+try:
+    AGE_MIN, AGE_MAX = age_range()  # in years; everything outside is set aside, with its reason
+except ValueError as error:  # no command could catch it, since this is an import
+    raise SystemExit(str(error)) from None
 
 # How public data sets write the age and the person into the name of a file. The first that fits counts.
 NAMES = {

@@ -1,4 +1,4 @@
-"""Where things are. One environment variable, `AGE_DATA`, names the photos; unset, it is `data/demo`."""
+"""Where things are, and of which ages. `AGE_DATA` names the photos (unset: `data/demo`), `AGES` the ages (20-50)."""
 
 import hashlib
 import os
@@ -19,6 +19,20 @@ def data_dir() -> Path:
     return (ROOT / os.path.expanduser(named)).resolve() if named else DEMO
 
 
+def age_range() -> tuple:
+    """The youngest and oldest age in whole years that the series is about, from `AGES`, e.g. `21-60`. Else 20 and 50.
+
+    Raises `ValueError` with the remedy when `AGES` is no such range.
+    """
+    named = os.environ.get("AGES", "").strip() or "20-50"
+    ends = re.fullmatch(r"(\d{1,2})-(\d{1,3})", named)
+    if not ends or int(ends[2]) - int(ends[1]) < 5 or int(ends[2]) > 120:
+        raise ValueError(
+            f"AGES={named} is no range of ages: give two whole years, five or more apart, e.g. AGES=21-60."
+        )
+    return int(ends[1]), int(ends[2])
+
+
 def is_demo() -> bool:
     """Whether the notebooks run on the faces that are shipped."""
     return data_dir() == DEMO
@@ -28,12 +42,14 @@ def data_name() -> str:
     """A name for the photos that is safe in a path: the last part of `AGE_DATA`, e.g. `utkface`.
 
     Another folder of the same name, or one that was moved, is called `utkface-` and six digits of a hash of its path.
+    Other ages than 20 to 50 have a name and a run of their own, e.g. `utkface-21-60`.
     """
+    ages = "" if age_range() == (20, 50) else "-{}-{}".format(*age_range())
     if is_demo():
-        return DEMO.name
+        return DEMO.name + ages
     source = data_dir()
     name = re.sub(r"[^\w.-]+", "_", source.stem if source.suffix == ".csv" else source.name)
-    name = f"{name}-own" if name == DEMO.name else name
+    name = (f"{name}-own" if name == DEMO.name else name) + ages
     known = ROOT / "runs" / name / "source.txt"  # a run of a former version has none: it is the first comer's
     if known.exists() and known.read_bytes() != os.fsencode(source):
         return f"{name}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:6]}"
@@ -61,7 +77,7 @@ def pics_dir() -> Path:
 
 def tables_dir() -> Path:
     """Where `labels.csv` and `splits/` live: `data/` for the shipped faces (committed), else the run's folder."""
-    return ROOT / "data" if is_demo() else run_dir()
+    return ROOT / "data" if data_name() == DEMO.name else run_dir()
 
 
 @contextmanager
