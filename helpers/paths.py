@@ -29,12 +29,11 @@ def data_name() -> str:
 
     Another folder of the same name, or one that was moved, is called `utkface-` and six digits of a hash of its path.
     """
-    if is_demo():
-        return DEMO.name
     source = data_dir()
     name = re.sub(r"[^\w.-]+", "_", source.stem if source.suffix == ".csv" else source.name)
-    name = f"{name}-own" if name == DEMO.name else name
-    known = ROOT / "runs" / name / "source.txt"  # a run of a former version has none: it is the first comer's
+    if name == DEMO.name:
+        name = name if is_demo() else f"{name}-own"
+    known = ROOT / "runs" / name / "source.txt"
     if known.exists() and known.read_bytes() != os.fsencode(source):
         return f"{name}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:6]}"
     return name
@@ -68,16 +67,15 @@ def tables_dir() -> Path:
 def atomic(path):
     """Yield a temporary name beside `path` and move it there when the block ends well; a half file never stays.
 
-    Each writer has a name of its own, so several processes may write the same `path`. A killed process leaves one
-    hidden file, whose name begins with `HALF`; `run.py` removes those.
+    A killed process leaves one hidden file, whose name begins with `HALF`; `run.py` removes those.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last, because many writers choose the format by it.
+    # Each writer has its own name. The suffix stays last, because many writers choose the format by it.
     temporary = path.with_name(f"{HALF}{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
