@@ -52,22 +52,21 @@ def read_image(path) -> np.ndarray:
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for ever
             raise OSError(0, "a folder or a device, no file")
-        with open(path, "rb") as file:  # of a path Pillow maps some TIFFs and turns them wrongly
+        with open(path, "rb") as file:  # of a path Pillow maps some TIFFs, and turns these wrongly
             image = decode(file)
+        if min(image.shape[:2]) >= SMALLEST:
+            return image
+        why = f"has {image.shape[1]}×{image.shape[0]} pixels, too few ({SMALLEST}×{SMALLEST}): replace or remove it"
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: correct the name or remove it.") from None
+        why = "does not exist: correct the name or remove it"
     except UnidentifiedImageError:
         why = "holds no picture that can be recognised: replace or remove it"
         if path.suffix.lower() not in Image.registered_extensions():
             why = f"is not a picture file ({path.suffix or 'no suffix'}): save it as JPEG or PNG"
-        raise ValueError(f"{path} {why}.") from None
     except Exception as error:  # Pillow has many for the many ways to be damaged, struct.error among them
-        why = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise ValueError(f"{path} cannot be decoded ({why}): replace or remove it.") from error
-    if min(image.shape[:2]) < SMALLEST:
-        size = f"{image.shape[1]}×{image.shape[0]}"
-        raise ValueError(f"{path} has {size} pixels, too few ({SMALLEST}×{SMALLEST}): replace or remove it.")
-    return image
+        said = " ".join(str(getattr(error, "strerror", None) or error).split())
+        why = f"cannot be decoded ({said}): replace or remove it"
+    raise ValueError(f"{path} {why}.")
 
 
 def decode(source) -> np.ndarray:

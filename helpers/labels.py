@@ -89,9 +89,9 @@ def find_faces(source) -> pd.DataFrame:
         said = said.loc[:, agrees & (agrees.index != "IMDB-WIKI")].where(said["csv"].notna())
     lowest = said.min(axis=1)
     faces["age"] = np.trunc(lowest.where(said.max(axis=1) - lowest < 1)).astype("Int64")
-    unknown = faces.index[faces["age"].isna()]
-    why = {row: _why(said.loc[row].dropna(), faces["path"][row], cells[row], layout) for row in unknown}
-    faces["why"] = pd.Series(why, dtype=object)
+    unknown, faces["why"] = faces["age"].isna(), None
+    rows = zip(said[unknown].to_dict("records"), faces["path"][unknown], cells[unknown])
+    faces.loc[unknown, "why"] = [_why(layout, *row) for row in rows]
     if "person" not in faces:
         faces["person"] = pd.array([None if layout == "csv" else person for _, person in told], "string")
     return faces.sort_values("path", kind="stable", ignore_index=True)
@@ -182,12 +182,12 @@ def _years(cell):
             return years
 
 
-def _why(said, path, cell, layout):
+def _why(layout, said, path, cell):
     # Why a file has no age: two sources disagree (`said`: which says what), or what stands where it should be.
+    called = {"csv": "the CSV", "folders": "the folder"} | {names: f"the name ({names})" for names in NAMES}
+    if says := [f"{called[source]} says {age:g}" for source, age in said.items() if pd.notna(age)]:
+        return f"no age: {' and '.join(says)}; correct one"
     *_, folder, name = ["", *str(path).split("/")]
-    if len(said):
-        called = {"csv": "the CSV", "folders": "the folder"} | {names: f"the name ({names})" for names in NAMES}
-        return f"no age: {' and '.join(f'{called[source]} says {age:g}' for source, age in said.items())}; correct one"
     if layout == "csv":
         why = f"{cell!r} in the CSV is no number of years" if cell else "its cell in the CSV is empty: fill it in"
     elif layout == "folders":
