@@ -3,15 +3,15 @@
 import hashlib
 import os
 import re
-from io import BytesIO
 from pathlib import Path
 
 import cv2
 import imagehash
 import numpy as np
 import pandas as pd
+import pillow_heif
 from joblib import Parallel, delayed
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -29,10 +29,8 @@ UPRIGHT = {  # what undoes each EXIF orientation; 1 is upright
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT, NEW_SUBFILE_TYPE, DNG = 0x0112, 262, 339, 254, 50706  # tags of EXIF and TIFF
-BITS, PLANES = 258, 284
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM")  # and HEIC, by pillow-heif
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+ORIENTATION, PHOTOMETRIC, BITS, PLANES, NEW_SUBFILE_TYPE, DNG = 274, 262, 258, 284, 254, 50706  # tags of EXIF and TIFF
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "HEIF")
 GONE = {  # what a path may be that leads to no file, told by a sign; the first that fits
     "://": "is an address, and nothing is downloaded here: save the photo and write its path",
     r"^(?:[A-Za-z]:[\\/]|\\\\)": "is a path of another computer: write it relative to the folder of the photos",
@@ -40,113 +38,90 @@ GONE = {  # what a path may be that leads to no file, told by a sign; the first 
     "": "does not exist: correct the path in the CSV or remove the row",
 }
 Image.MAX_IMAGE_PIXELS = 120_000_000  # Pillow warns of more, and refuses twice as many: they fill the memory
+TiffImagePlugin.OPEN_INFO[b"MM", 1, (1,), 1, (32,), ()] = "I", "I;32B"  # big-endian whole numbers, which it leaves out
+pillow_heif.register_heif_opener()
 
 
 def read_image(path) -> np.ndarray:
     """Return the picture in the file `path` as uint8 RGB `(H, W, 3)`, upright; its content decides, not its name.
 
-    JPEG, PNG, HEIC, AVIF, WebP, TIFF, GIF, BMP, JPEG 2000, PPM; the first picture where there are several. For colours
-    and bits see `to_rgb`. Pillow reads: OpenCV returns a truncated file as a half grey picture without an error.
+    JPEG, PNG, HEIC, AVIF, WebP, TIFF, GIF, BMP, JPEG 2000, PPM; the first picture where there are several.
     Raises `ValueError` that names the file when it is missing, not a picture, damaged, or smaller than 32 pixels.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for ever
             raise OSError(0, "a folder or a device, no file")
-        image = decode(path)
+        with open(path, "rb") as file:  # of a path Pillow maps some TIFFs, and turns these wrongly
+            image = decode(file)
+        if min(image.shape[:2]) >= SMALLEST:
+            return image
+        why = f"has {image.shape[1]}×{image.shape[0]} pixels, too few ({SMALLEST}×{SMALLEST}): replace or remove it"
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: correct the name or remove it.") from None
+        why = "does not exist: correct the name or remove it"
     except UnidentifiedImageError:
-        if path.suffix.lower() in Image.registered_extensions():
-            raise ValueError(f"{path} holds no picture that can be recognised: replace or remove it.") from None
-        kind = path.suffix or "no suffix"
-        raise ValueError(f"{path} is not a picture file ({kind}): save it as JPEG or PNG.") from None
+        why = "holds no picture that can be recognised: replace or remove it"
+        if path.suffix.lower() not in Image.registered_extensions():
+            why = f"is not a picture file ({path.suffix or 'no suffix'}): save it as JPEG or PNG"
     except Exception as error:  # Pillow has many for the many ways to be damaged, struct.error among them
-        said = getattr(error, "strerror", None) or error  # without the path, which stands in front
-        why = " ".join(str(said).split())
-        raise ValueError(f"{path} cannot be decoded ({why}): replace or remove it.") from error
-    if min(image.shape[:2]) < SMALLEST:
-        size = f"{image.shape[1]}×{image.shape[0]}"
-        raise ValueError(f"{path} has {size} pixels, too few ({SMALLEST}×{SMALLEST}): replace or remove it.")
-    return image
+        said = " ".join(str(getattr(error, "strerror", None) or error).split())
+        why = f"cannot be decoded ({said}): replace or remove it"
+    raise ValueError(f"{path} {why}.")
 
 
 def decode(source) -> np.ndarray:
-    """Return the picture in `source`, a path or a `BytesIO`, as `read_image` does. Raises what Pillow raises."""
-    with _open(source) as file:
+    """Return the picture in `source`, an open file or a `BytesIO`, as `read_image` does. Raises what Pillow raises."""
+    with Image.open(source, formats=FORMATS) as file:
         tags = getattr(file, "tag_v2", {})
         if DNG in tags or tags.get(NEW_SUBFILE_TYPE, 0) & 1:
             raise ValueError("a raw photo, of which only a small preview can be read; save it as JPEG")
         if tags.get(PLANES) == 2 and max(tags.get(BITS, (8,))) > 8:  # Pillow and OpenCV would read noise
             raise ValueError("16-bit colours in separate planes; save it with 8 bits")
+        zero_is_white = tags.get(PHOTOMETRIC) == 0
         sixteen = file.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile.args) for tile in file.tile)
-        file.load()  # a TIFF is turned by that
-        if not sixteen or np.asarray(file.convert("RGB")).max() > 15:
-            return upright(file)
-    # Of 16-bit colours Pillow takes the upper byte. Where they hold 12 or 8 bits, nearly nothing is in it.
-    content = np.frombuffer(_content(source), np.uint8)
-    return _to_8_bits(cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1])
+        file.load()  # before OpenCV, which returns a truncated file as a half grey picture without an error
+        # Of 16-bit colours Pillow takes the upper byte. Where they hold 12 or 8 bits, nearly nothing is in it.
+        if file.mode[0] in "IF" or sixteen and np.asarray(file.convert("RGB")).max() < 16:
+            source.seek(0)
+            values = cv2.imdecode(np.frombuffer(source.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+            if values is not None:
+                image = Image.fromarray(_to_8_bits(values if values.ndim == 2 else values[..., 2::-1]))
+                image = ImageOps.invert(image) if zero_is_white else image
+                if file.mode.endswith("A"):
+                    image.putalpha(Image.fromarray(_to_8_bits(values[..., 3])))
+                return upright(file, image)
+        return upright(file)
 
 
-def _content(source):
-    return source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
-
-
-def _open(source):
-    try:
-        return Image.open(source, formats=FORMATS)
-    except UnidentifiedImageError:
-        head = _content(source)[:12]
-        if head[4:8] != b"ftyp" or head[8:] not in HEIC:
-            raise
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError as error:
-        raise ValueError("HEIC, the format of iPhones, needs: pip install -r requirements.txt") from error
-    register_heif_opener()
-    return Image.open(source, formats=["HEIF"])
-
-
-def upright(file) -> np.ndarray:
-    """Return the loaded Pillow image `file` as uint8 RGB `(H, W, 3)`, turned as its EXIF orientation says."""
+def upright(file, image=None) -> np.ndarray:
+    """Return the loaded Pillow `file`, or `image` in its place, as uint8 RGB `(H, W, 3)`, turned as its EXIF says."""
     # ImageOps.exif_transpose would write all EXIF fields anew, and fails on those that some cameras get wrong.
     try:
         undo = UPRIGHT.get(file.getexif().get(ORIENTATION))
     except Exception:  # nothing but the picture is needed
         undo = None
-    image = to_rgb(file)
+    image = to_rgb(image or file)
     return np.asarray(image if undo is None else image.transpose(undo))
 
 
 def to_rgb(image):
-    """Return the Pillow `image` of any mode as one of mode RGB; transparency is laid on white.
-
-    Whole numbers of more than 8 bits are scaled to 8. No format tells how many bits a camera has filled, so the largest
-    value does: up to 255 are 8 bits, up to 4095 are 12, up to 65535 are 16, more are 32 (signed: 15, 16 and 31). A dark
-    picture of 16 bits stays dark unless its brightest pixel is below a sixteenth of white. Raises `ValueError` on
-    fractions and on values below zero, of which nobody knows which is white.
-    """
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # Pillow would clip them to white
-        tags = getattr(image, "tag_v2", {})
-        signed, values = 2 in tags.get(SAMPLE_FORMAT, ()), np.asarray(image).astype(np.int64)
-        if getattr(image, "format", None) == "TIFF" and not signed:
-            values %= 2**32  # Pillow has no unsigned 32 bits
-        if values.min() < 0:
-            raise ValueError("pixels below zero; save it with 8 or 16 bits")
-        grey = _to_8_bits(values, signed)
-        image = Image.fromarray(255 - grey if tags.get(PHOTOMETRIC) == 0 else grey)  # where zero is white
+    """Return the Pillow `image` of any mode as one of mode RGB, with 8 bits; transparency is laid on white."""
+    if image.mode[0] in "IF":  # Pillow would clip them to white
+        image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _to_8_bits(values, signed=0):
-    largest = values.max()
-    bits = next(bits for bits in (8, 12, 16 - signed, 16, 32 - signed) if largest < 2**bits)
-    return (values.astype(np.int64) * 255 // (2**bits - 1)).astype(np.uint8)
+def _to_8_bits(values):
+    # No format tells how many bits a camera has filled, so the largest value does: 8, 12, 16 or all. A dark picture of
+    # 16 bits stays dark unless its brightest pixel is below a sixteenth of white.
+    if values.dtype.kind == "f" or values.min() < 0:  # nobody knows which of them is white
+        raise ValueError("fractions or values below zero; save it with 8 or 16 bits")
+    largest = np.iinfo(values.dtype).max
+    white = next(white for white in (255, 4095, min(65535, largest), largest) if values.max() <= white)
+    return (values.astype(np.int64) * 255 // white).astype(np.uint8)
 
 
 def square(image) -> np.ndarray:
@@ -200,9 +175,8 @@ def prepare(image) -> np.ndarray:
 def prepare_all(root, paths) -> np.ndarray:
     """Return the prepared pictures of `paths` (relative to `root`), uint8 `(N, 128, 128, 3)`, mapped from a file.
 
-    Each picture is decoded and cleaned once; the result is kept under `runs/<data name>/cache` and made anew when the
-    content of a file, their order, or a setting of the preparation differs. Raises what `read_image` raises, and
-    `ValueError` when the disk has no room for them.
+    They are kept under `runs/<data name>/cache` and made anew when the content of a file, their order, or a setting of
+    the preparation differs. Raises what `read_image` raises, and `ValueError` when a file is gone or the disk is full.
     """
     root, paths = Path(root), list(paths)
     settings = (VERSION, SIDE, NOISY, BLURRED, denoise.__defaults__, deblur.__defaults__)
@@ -211,33 +185,22 @@ def prepare_all(root, paths) -> np.ndarray:
         for digest in _map(lambda path: hashlib.sha256((root / path).read_bytes()).digest(), paths, "checking"):
             key.update(digest)
     except OSError as error:
-        gone = isinstance(error, FileNotFoundError)
-        why = "does not exist any more" if gone else f"cannot be read ({error.strerror})"
+        why = f"cannot be read any more ({error.strerror})"
         raise ValueError(f"{error.filename} {why}: run the notebooks from 02 again.") from None
     cache = run_dir() / "cache" / f"faces-{key.hexdigest()[:16]}.npy"
-    if not cache.exists():
-        with atomic(cache) as temporary:  # a name of its own, so that two processes at once do not meet
-            array = _reserve(temporary, (len(paths), SIDE, SIDE, 3))
-
-            def fill(i):
-                array[i] = prepare(read_image(root / paths[i]))
-
-            list(_map(fill, range(len(paths)), "preparing"))
-            array.flush()
-            del array  # Windows moves no file that is mapped
-    return np.load(cache, mmap_mode="r")
-
-
-def _reserve(path, shape):
+    shape, size = (len(paths), SIDE, SIDE, 3), len(paths) * SIDE**2 * 3
     try:
-        array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-        if hasattr(os, "posix_fallocate"):  # a full disk, met while a map is written, would kill the process
-            with open(path, "rb+") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        if not cache.exists():
+            with atomic(cache) as temporary, open(temporary, "wb") as file:
+                np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+                if hasattr(os, "posix_fallocate"):  # so that a full disk is met before the work
+                    os.posix_fallocate(file.fileno(), 0, file.tell() + size)
+                for image in _map(lambda path: prepare(read_image(root / path)), paths, "preparing"):
+                    file.write(image)
     except OSError as error:
-        needed = f"{np.prod(shape, dtype=float) / 1e9:,.1f} GB of prepared pictures"
-        raise ValueError(f"{path.parent} cannot hold {needed} ({error.strerror}): make room there.") from error
-    return array
+        needed = f"{size / 1e9:,.1f} GB of prepared pictures"
+        raise ValueError(f"{cache.parent} cannot hold {needed} ({error.strerror}): make room there.") from error
+    return np.load(cache, mmap_mode="r")
 
 
 def inspect(root, paths) -> pd.DataFrame:
@@ -268,16 +231,12 @@ def near_duplicates(images, distance=8, alike=0.95) -> np.ndarray:
         return bits, _thumbnail(image) @ directions
 
     bits, points = map(np.array, zip(*_map(describe, images, "hashing")))
-    tree, radius, pairs = cKDTree(points), np.sqrt(2 - 2 * alike) + 1e-3, []
-    for start in range(0, len(points), 1024):  # blocks keep the list of what is near small
-        near = tree.query_ball_point(points[start : start + 1024], radius, workers=-1)
-        left = np.repeat(np.arange(start, start + len(near)), [len(found) for found in near])
-        right = np.concatenate(near).astype(int)
-        close = (left < right) & (np.bitwise_count(bits[left] ^ bits[right]) <= distance)
-        small = {i: _thumbnail(images[i]) for i in np.union1d(left[close], right[close])}
-        pairs += [(i, j) for i, j in zip(left[close], right[close]) if small[i] @ small[j] > alike]
-    left, right = np.array(pairs, int).reshape(-1, 2).T
-    return connected_components(coo_array((np.ones(len(left)), (left, right)), shape=(len(points),) * 2))[1]
+    pairs = cKDTree(points).query_pairs(np.sqrt(2 - 2 * alike) + 1e-3, output_type="ndarray")
+    pairs = pairs[np.bitwise_count(bits[pairs[:, 0]] ^ bits[pairs[:, 1]]) <= distance]
+    small = {i: _thumbnail(images[i]) for i in np.unique(pairs)}
+    pairs = np.array([(i, j) for i, j in pairs if small[i] @ small[j] > alike], int).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(points), len(points)))
+    return connected_components(graph)[1]
 
 
 def _thumbnail(image):
@@ -289,14 +248,15 @@ def _thumbnail(image):
 def _inspect_one(root, path):
     if pd.isna(path):
         return {"error": "no path in the CSV: fill it in or remove the row"}
+    file = Path(root) / path
     try:
-        image = read_image(Path(root) / path)
+        image = read_image(file)
     except ValueError as error:
-        if not os.path.lexists(Path(root) / path):
-            return {"error": f"{path} {next(why for sign, why in GONE.items() if re.search(sign, path))}"}
-        return {"error": str(error).replace(f"{Path(root) / path}", str(path))}
-    with _open(Path(root) / path) as file:
-        stored = {"format": file.format, "mode": file.mode, "width": file.width, "height": file.height}
+        if os.path.lexists(file):
+            return {"error": str(error).replace(str(file), str(path))}
+        return {"error": f"{path} {next(why for sign, why in GONE.items() if re.search(sign, path))}"}
+    with Image.open(file, formats=FORMATS) as opened:
+        stored = {"format": opened.format, "mode": opened.mode, "width": opened.width, "height": opened.height}
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     measured = {"brightness": grey.mean(), "contrast": grey.std(), "sharpness": sharpness(image)}

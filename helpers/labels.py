@@ -5,8 +5,9 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from .paths import age_range
@@ -19,7 +20,7 @@ except ValueError as error:  # no command could catch it, since this is an impor
 # How public data sets write the age and the person into the name of a file. The first that fits counts.
 NAMES = {
     "UTKFace": r"(?P<age>\d{1,3})_[01]_[0-4]_\d+.*",  # 34_1_2_20170116.jpg.chip.jpg
-    "IMDB-WIKI": r"(?P<person>(?:nm)?\d+)(?:_rm\d+)?_(?P<born>\d{4}-\d{1,2})-\d{1,2}_(?P<taken>\d{4})",
+    "IMDB-WIKI": r"(?P<person>(?:nm)?\d+)(?:_rm\d+)?_(?P<year>\d{4})-(?P<month>\d{1,2})-\d{1,2}_(?P<taken>\d{4})",
     "FG-NET": r"(?P<person>\d{3})A(?P<age>\d{2})[a-z]?",  # 001A25.JPG
     "All-Age-Faces": r"\d{5}A(?P<age>\d{2})",  # 00000A02.jpg
     "MORPH": r"(?P<person>\d{5,6})_\d*[MF](?P<age>\d{2})",  # 009055_1M54.JPG
@@ -31,10 +32,10 @@ COLUMNS = {  # of a CSV, and what they are called elsewhere
     "age": ("age", "real_age"),
     "person": ("person", "identity", "subject", "person_id", "subject_id"),
 }
-RESERVED = {  # columns that the notebooks make: those of a CSV are called own_…
+RESERVED = [  # columns that the series makes: those of a CSV are called own_…
     *("format", "mode", "width", "height", "brightness", "contrast", "sharpness", "digest", "error", "reason", "why"),
-    *("part", "found_person", "group", "band", "estimate"),
-}
+    *("part", "found_person", "group", "band", "estimate", "path", "age", "person"),
+]
 LAYOUTS = (
     "a folder per age (<folder>/<age>/<picture>), UTKFace names ([age]_[gender]_[race]_[date].jpg), "
     "or a CSV with the columns path,age[,person]"
@@ -60,15 +61,13 @@ def find_layout(source) -> str:
     files = _files(source)
     if not files:
         raise FileNotFoundError(f"{source} is empty: put photos there as {LAYOUTS}.")
-    told = Counter(layout for file in files for layout in _told(file.relative_to(source))[0])
+    told = Counter(layout for file in files for layout in _told(file)[0])
     if told:
         return told.most_common(1)[0][0]
-    for table in _tables(source, {"age"}) or sorted(source.glob("*.csv")):
-        _read_csv(table)  # the only thing that could have told the ages: say what it lacks
-    ranges = f" ({NO_RANGE})" if RANGE.search(files[0].parent.name) else ""
-    raise ValueError(
-        f"Nothing in {source} tells an age, e.g. {files[0].name}: lay the photos out as {LAYOUTS}{ranges}."
-    )
+    for table in sorted(source.glob("*.[ct]sv")):
+        _read_csv(table)  # the only thing that could have told the ages: says what it lacks
+    ranges = f" ({NO_RANGE})" if RANGE.search(Path(files[0]).parent.name) else ""
+    raise ValueError(f"Nothing in {source} tells an age, e.g. {files[0]}: lay the photos out as {LAYOUTS}{ranges}.")
 
 
 def find_faces(source) -> pd.DataFrame:
@@ -80,26 +79,33 @@ def find_faces(source) -> pd.DataFrame:
     """
     source, layout = Path(source), find_layout(source)
     if layout == "csv":
-        tables = [_read_csv(file) for file in ([source] if source.is_file() else _tables(source))]
-        faces = pd.concat(tables, ignore_index=True)
+        faces = pd.concat(map(_read_csv, [source] if source.is_file() else _tables(source)), ignore_index=True)
         faces["path"] = _on_disk(faces["path"], root_of(source))
-        read, people = _compare(faces["path"], [_age_in(text) for text in faces["age"]]), [None] * len(faces)
     else:
-        files = [file.relative_to(source) for file in _files(source)]
-        faces = pd.DataFrame({"path": [_text(file) for file in files]})
-        told, people = zip(*map(_told, files))
-        read = [_settle(found) if found else _untold(file, layout) for file, found in zip(files, told)]
-    faces["age"], faces["why"] = pd.array([age for age, _ in read], dtype="Int64"), [why for _, why in read]
+        faces = pd.DataFrame({"path": _files(source), "age": ""})
+    cells = faces["age"].fillna("").str.strip()
+    told = [({}, None) if pd.isna(path) else _told(path) for path in faces["path"]]
+    said = pd.DataFrame([ages for ages, _ in told], faces.index, ["csv", "folders", *NAMES], float)
+    if layout == "csv":
+        said["csv"] = cells.map(_years).astype(float)
+        # Folders of people have numbers, too: so only what agrees with the CSV for half of the files counts as telling
+        # an age. IMDB-WIKI's names tell it to a year.
+        agrees = (said.sub(said["csv"], axis=0).abs() < 1).sum() >= said.notna().sum() / 2
+        said = said.loc[:, agrees & (agrees.index != "IMDB-WIKI")].where(said["csv"].notna())
+    lowest = said.min(axis=1)
+    faces["age"] = np.trunc(lowest.where(said.max(axis=1) - lowest < 1)).astype("Int64")
+    unknown, faces["why"] = faces["age"].isna(), None
+    rows = zip(said[unknown].to_dict("records"), faces["path"][unknown], cells[unknown])
+    faces.loc[unknown, "why"] = [_why(layout, *row) for row in rows]
     if "person" not in faces:
-        faces["person"] = pd.array(people, dtype="string")
+        faces["person"] = pd.array([None if layout == "csv" else person for _, person in told], "string")
     return faces.sort_values("path", kind="stable", ignore_index=True)
 
 
 def unlisted(source, faces) -> list:
     """Return the files in the folder `source` that no row of `faces` (of `find_faces`) names: its CSV left them out."""
     files = _files(Path(source)) if Path(source).is_dir() else []  # a CSV that is named itself may lie among any files
-    names = {_text(file.relative_to(source)) for file in files if file.suffix.lower() not in TABLES}
-    return sorted(names - set(faces["path"]))
+    return sorted({file for file in files if not file.lower().endswith(TABLES)} - set(faces["path"]))
 
 
 def root_of(source) -> Path:
@@ -115,24 +121,21 @@ def set_aside(faces, inspected, ages=(AGE_MIN, AGE_MAX)):
     Of identical pictures with one age the first is kept; with conflicting ages none is, since nobody knows which holds.
     Raises `ValueError` when nothing is left, or only one age.
     """
-    digest, reason = inspected["digest"], inspected["error"].astype("object").where(inspected["error"].notna(), None)
-
-    def mark(where, why):
-        where = where & reason.isna()
-        reason[where] = why[where] if isinstance(why, pd.Series) else why
-
-    mark(faces["age"].isna(), faces["why"] if "why" in faces else "no age")
-    faces = faces.drop(columns="why", errors="ignore")
+    digest, reason = inspected["digest"].astype("string"), inspected["error"].astype("string")
+    if "why" in faces:
+        reason, faces = reason.fillna(faces["why"].astype("string")), faces.drop(columns="why")
     usable = faces[reason.isna()]
     same = usable.groupby(digest[usable.index])
-    first = same["path"].transform("first").astype(object)
     conflict = usable[same["age"].transform("nunique") > 1]  # few: a call for each group of a million would take long
-    several = conflict.groupby(digest[conflict.index])["age"].agg(lambda a: ", ".join(map(str, sorted(set(a)))))
-    told = "identical pictures with conflicting ages: " + digest.map(several).astype(object)
-    mark(told.notna(), told)
-    out = (faces["age"] < ages[0]) | (faces["age"] > ages[1])
-    mark(out.fillna(False), "age " + faces["age"].astype("string") + f" is outside {ages[0]} to {ages[1]}")
-    mark(faces.index.isin(usable.index[same.cumcount() > 0]), "identical to " + first)
+    several = conflict.groupby(digest[conflict.index])["age"].agg(lambda ages: ", ".join(map(str, sorted(set(ages)))))
+    outside = "age " + faces["age"].astype("string") + f" is outside {ages[0]} to {ages[1]}"
+    copies = "identical to " + same["path"].transform("first").astype("string")
+    for why in (
+        "identical pictures with conflicting ages: " + digest.map(several).astype("string"),
+        outside.mask(faces["age"].between(*ages)),
+        copies[same.cumcount() > 0].reindex(faces.index),
+    ):
+        reason = reason.fillna(why)
 
     labels = faces[reason.isna()].reset_index(drop=True)
     audit = faces.assign(reason=reason)[reason.notna()].reset_index(drop=True)
@@ -152,77 +155,52 @@ def read_labels(path) -> pd.DataFrame:
 
 
 def _files(folder):
-    found = (f for f in folder.rglob("*") if f.is_file() and "/." not in "/" + f.relative_to(folder).as_posix())
-    return sorted(found, key=lambda f: f.relative_to(folder).as_posix())
+    # The paths in `folder` as text, without hidden ones. A name that is not UTF-8 (an old zip) fits into no table: it
+    # is written as \xe9, and `inspect` sets it aside.
+    paths = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return sorted(os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths if "/." not in f"/{path}")
 
 
-def _text(path):
-    # A name that is not UTF-8 (an old zip) fits into no table: it is written as \xe9, and `inspect` sets it aside.
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+def _told(path):
+    # Which ages the folder and the name of a file tell, e.g. {"folders": 25, "UTKFace": 25}, and which person or None.
+    *_, above, folder, name = ["", "", *path.split("/")]
+    if folder in ("111", "112") and re.fullmatch(r"\d{1,3}", above):
+        folder = above  # AFAD has a folder for each sex in that of the age
+    told = {"folders": int(folder)} if re.fullmatch(r"\d{1,3}", folder) else {}
+    for layout, form in NAMES.items():
+        if match := re.fullmatch(form + r"( ?\(\d+\))?(\.\w+)*", name, re.IGNORECASE):
+            found = match.groupdict()
+            if layout == "IMDB-WIKI":
+                if folder == found["person"][-2:]:
+                    told.clear()  # that set has a folder for each end of a number, 00 to 99
+                # Taken in the middle of the year, as its authors assume; so the age is known to a year.
+                age = int(found["taken"]) - int(found["year"]) - (int(found["month"]) > 6)
+                found["age"] = age if abs(told.get("folders", -9) - age) > 1 else told["folders"]
+            return told | {layout: int(found["age"])}, found.get("person")
+    return told, None
 
 
-def _told(file):
-    # Which ages the folder and the name of `file` tell, e.g. {"folders": 25, "UTKFace": 25}, and which person or None.
-    told, folder = {}, file.parent
-    if folder.name in ("111", "112") and re.fullmatch(r"\d{1,3}", folder.parent.name):
-        folder = folder.parent  # AFAD has a folder for each sex in that of the age
-    if re.fullmatch(r"\d{1,3}", folder.name):
-        told["folders"] = int(folder.name)
-    end = r"( ?\(\d+\))?(\.\w+)*"
-    fits = {layout: re.fullmatch(form + end, file.name, re.IGNORECASE) for layout, form in NAMES.items()}
-    layout, match = next(((layout, match) for layout, match in fits.items() if match), (None, None))
-    if not match:
-        return told, None
-    found = match.groupdict()
-    if layout == "IMDB-WIKI":
-        if folder.name == found["person"][-2:]:
-            told.clear()  # that set has a folder for each end of a number, 00 to 99
-        year, month = map(int, found["born"].split("-"))
-        age = int(found["taken"]) - year - (month > 6)  # taken in the middle of the year, as its authors assume,
-        found["age"] = age if abs(told.get("folders", -9) - age) > 1 else told["folders"]  # so known to a year
-    return told | {layout: int(found["age"])}, found.get("person")
-
-
-def _settle(told):
-    # The age on which all sources agree to less than a year, or why there is none.
-    if max(told.values()) - min(told.values()) < 1:
-        return int(min(told.values())), None
-    says = {"csv": "the CSV", "folders": "the folder"} | {name: f"the name ({name})" for name in NAMES}
-    return None, f"no age: {' and '.join(f'{says[source]} says {age:g}' for source, age in told.items())}; correct one"
-
-
-def _compare(paths, read):
-    # The ages of a CSV, less those that contradict what folders or names tell. Folders of people have numbers, too: so
-    # only what agrees with the CSV for half of the files counts as telling an age. IMDB-WIKI's names tell it to a year.
-    told = [{} if pd.isna(path) else _told(PurePosixPath(path))[0] for path in paths]
-    agrees = defaultdict(list)
-    for found, (age, _) in zip(told, read):
-        for layout, said in found.items():
-            agrees[layout].append(age is not None and abs(said - age) < 1)
-    counts = {layout for layout, same in agrees.items() if 2 * sum(same) >= len(same)} - {"IMDB-WIKI"}
-    return [
-        (age, why) if age is None else _settle({"csv": age} | {name: found[name] for name in found if name in counts})
-        for found, (age, why) in zip(told, read)
-    ]
-
-
-def _untold(file, layout):
-    folder = file.parent.name
-    why = f"the folder {folder!r} is no number of years" if folder else "it lies in no folder that tells an age"
-    if layout != "folders":
-        form = ", [age]_[gender]_[race]_[date]" if layout == "UTKFace" else ""
-        why = f"the name {file.name!r} is not one of {layout}'s{form}"
-    return None, f"no age: {why}" + (f"; {NO_RANGE}" if RANGE.search(folder) else "")
-
-
-def _age_in(text):
-    # A cell of a CSV as `(years, None)`, or `(None, why)`.
-    if pd.isna(text) or not text.strip():
-        return None, "no age in the CSV: fill it in"
+def _years(cell):
+    # The number in a cell of a CSV, or None.
     with suppress(ValueError):
-        if abs(years := float(text.replace("_", "no number"))) < 1000:
-            return years, None
-    return None, f"no age: {text!r} in the CSV is no number of years" + (f"; {NO_RANGE}" if RANGE.search(text) else "")
+        if abs(years := float(cell.replace("_", "no number"))) < 1000:
+            return years
+
+
+def _why(layout, said, path, cell):
+    # Why a file has no age: two sources disagree (`said`: which says what), or what stands where it should be.
+    called = {"csv": "the CSV", "folders": "the folder"} | {names: f"the name ({names})" for names in NAMES}
+    if says := [f"{called[source]} says {age:g}" for source, age in said.items() if pd.notna(age)]:
+        return f"no age: {' and '.join(says)}; correct one"
+    *_, folder, name = ["", *str(path).split("/")]
+    if layout == "csv":
+        why = f"{cell!r} in the CSV is no number of years" if cell else "its cell in the CSV is empty: fill it in"
+    elif layout == "folders":
+        why = f"the folder {folder!r} is no number of years" if folder else "it lies in no folder that tells an age"
+    else:
+        form = ", [age]_[gender]_[race]_[date]" if layout == "UTKFace" else ""
+        why = f"the name {name!r} is not one of {layout}'s{form}"
+    return f"no age: {why}" + (f"; {NO_RANGE}" if RANGE.search(cell if layout == "csv" else folder) else "")
 
 
 def _on_disk(paths, root):
@@ -234,63 +212,53 @@ def _on_disk(paths, root):
     def key(path):
         return "/" + unicodedata.normalize("NFC", path.replace("\\", "/")).casefold()
 
-    known, found = {}, {}
+    ends, found = defaultdict(set), {}  # the files by each end of their paths: /20/a.jpg and /a.jpg
     for file in _files(root) if lost else ():
-        known.setdefault(key(_text(file).rpartition("/")[2]), []).append(_text(file.relative_to(root)))
+        for slash in re.finditer("/", key(file)):
+            ends[key(file)[slash.start() :]].add(file)
     for path in lost:
-        whole, named = key(path), known.get("/" + key(path).rpartition("/")[2], [])
+        whole = key(path)
         below = whole.rpartition(key(root.resolve().name))[2]
-        fits = [name for name in named if key(name) in (whole, below)] or [n for n in named if key(n).endswith(whole)]
+        fits = {file for file in ends[whole] | ends[below] if key(file) in (whole, below)} or ends[whole]
         if len(fits) == 1:
-            found[path] = fits[0]
+            (found[path],) = fits
     return paths.map(found).astype("string").fillna(paths)
 
 
-def _tables(folder, columns=frozenset({"path", "age"})):
-    # The tables at the top of `folder` that have these columns.
+def _tables(folder):
+    # The tables at the top of `folder` that have the columns `path` and `age`.
     tables = []
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in TABLES and file.is_file() and file.name[0] != ".":
-            with suppress(pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError):  # some other table
-                if columns <= set(_named(pd.read_csv(file, nrows=0, encoding_errors="replace", **_form(file)))):
-                    tables.append(file)
+            with suppress(ValueError):  # some other table
+                _read_csv(file, nrows=0, encoding_errors="replace")
+                tables.append(file)
     return tables
 
 
-def _form(file):
-    # How a table is written: in UTF-16 where it begins so, with the separator of which its first line has most.
+def _read_csv(file, **how):
+    # A table with the columns `path`, `age` and whatever else it has, all as text.
     with open(file, "rb") as opened:
         start = opened.read(4096)
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    first = start.decode(encoding, "replace").partition("\n")[0]
-    return {"sep": max(",;\t", key=first.count), "encoding": encoding, "skipinitialspace": True}
-
-
-def _named(columns):
-    # The columns as the series calls them: what others call them, and own ones whose names the notebooks need.
-    known, named = {column.strip().lower(): column for column in reversed(list(columns))}, []
-    ours = {next((known[name] for name in names if name in known), None): column for column, names in COLUMNS.items()}
-    for column in columns:
-        name = ours.get(column, column)
-        while name in named or (column not in ours and name in RESERVED | set(COLUMNS)):
-            name = f"own_{name}"
-        named.append(name)
-    return named
-
-
-def _read_csv(file):
-    form = _form(file)
+    separator = max(",;\t", key=start.decode(encoding, "replace").partition("\n")[0].count)
+    how |= {"sep": separator, "encoding": encoding, "skipinitialspace": True}
     try:
-        table = pd.read_csv(file, dtype="string", index_col=False, **form)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
+        table = pd.read_csv(file, dtype="string", index_col=False, **how)
+    except ValueError as error:  # pandas' own and UnicodeError are such
         why = f"{file} cannot be read as a CSV ({str(error).strip()})"
         raise ValueError(f"{why}: save it in UTF-8 with the header path,age[,person] and equal rows.") from error
-    has, table.columns = ", ".join(table.columns), _named(table.columns)
+    known, has = {column.strip().lower(): column for column in reversed(table.columns)}, ", ".join(table.columns)
+    names = {column: f"own_{column}" for column in RESERVED}
+    for name, others in COLUMNS.items():
+        names[next((known[other] for other in others if other in known), None)] = name
+    table = table.rename(columns=names)
+    table = table.loc[:, ~table.columns.duplicated()]
     if missing := [name for name in ("path", "age") if name not in table]:
         ranges = f" ({NO_RANGE})" if "age" in table and table["age"].str.contains(RANGE).any() else ""
         lacks = f"{file} lacks the column {' and '.join(missing)} (it has {has})"
         raise ValueError(f"{lacks}: its header must be path,age[,person]{ranges}.")
-    if form["sep"] != ",":  # so a comma is that of a fraction
+    if separator != ",":  # so a comma is that of a fraction
         table["age"] = table["age"].str.replace(r"^\s*(\d+),(\d+)\s*$", r"\1.\2", regex=True)
     if "person" in table:  # programs write the number 7 as 7.0 where a cell of its column is empty
         table["person"] = table["person"].str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True).replace("", pd.NA)

@@ -5,6 +5,7 @@ import os
 import re
 import uuid
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,13 +45,13 @@ def data_name() -> str:
     Another folder of the same name, or one that was moved, is called `utkface-` and six digits of a hash of its path.
     Other ages than 20 to 50 have a name and a run of their own, e.g. `utkface-21-60`.
     """
-    ages = "" if age_range() == (20, 50) else "-{}-{}".format(*age_range())
-    if is_demo():
-        return DEMO.name + ages
     source = data_dir()
     name = re.sub(r"[^\w.-]+", "_", source.stem if source.suffix == ".csv" else source.name)
-    name = (f"{name}-own" if name == DEMO.name else name) + ages
-    known = ROOT / "runs" / name / "source.txt"  # a run of a former version has none: it is the first comer's
+    if name == DEMO.name:
+        name = name if is_demo() else f"{name}-own"
+    if age_range() != (20, 50):
+        name = "{}-{}-{}".format(name, *age_range())
+    known = ROOT / "runs" / name / "source.txt"
     if known.exists() and known.read_bytes() != os.fsencode(source):
         return f"{name}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:6]}"
     return name
@@ -65,14 +66,8 @@ def run_dir(part="") -> Path:
     return folder / part
 
 
-def figs_dir() -> Path:
-    """Where the notebooks save figures. `make refresh` copies those of the demo to `figs/`."""
-    return run_dir("figs")
-
-
-def pics_dir() -> Path:
-    """Where the notebooks save diagrams and stills. `make refresh` copies those of the demo to `pics/`."""
-    return run_dir("pics")
+figs_dir = partial(run_dir, "figs")  # for the figures of the notebooks; `make refresh` copies those of the demo
+pics_dir = partial(run_dir, "pics")  # for their diagrams and stills, likewise
 
 
 def tables_dir() -> Path:
@@ -84,16 +79,15 @@ def tables_dir() -> Path:
 def atomic(path):
     """Yield a temporary name beside `path` and move it there when the block ends well; a half file never stays.
 
-    Each writer has a name of its own, so several processes may write the same `path`. A killed process leaves one
-    hidden file, whose name begins with `HALF`; `run.py` removes those.
+    A killed process leaves one hidden file, whose name begins with `HALF`; `run.py` removes those.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last, because many writers choose the format by it.
+    # Each writer has its own name. The suffix stays last, because many writers choose the format by it.
     temporary = path.with_name(f"{HALF}{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
