@@ -17,10 +17,7 @@ from .images import decode, prepare, read_image, to_rgb, upright
 from .paths import run_dir
 
 COLUMNS = ["left", "top", "right", "bottom", "age", "low", "high", "score", "note"]
-NO_FACE = (
-    "no face was found: cut out the part with the face, so that it fills a tenth of the picture or more; "
-    "for one cropped face say cropped=True (--cropped)"
-)
+NO_FACE = "no face was found: cut out the part with the face; for one cropped face say cropped=True (--cropped)"
 
 
 def best_model() -> Path:
@@ -29,11 +26,15 @@ def best_model() -> Path:
     Passes over what a killed export left and, with a sentence, what was trained on another split than the present one.
     Raises `FileNotFoundError` that names the notebook when there is no other.
     """
-    errors, known = {}, training_sets()
+    errors, sets = {}, set()  # the names of the present training set, one for each cache of its pictures
+    for file in (run_dir() / "cache").glob(f"faces-{16 * '?'}.npy"):  # to read the photos would take minutes
+        with suppress(FileNotFoundError, ValueError):  # without a split, or of other pictures
+            images, faces = load_faces(file)
+            sets.add(repr(FaceAgeDataset(images, faces["age"], np.flatnonzero(faces["part"] == "train"))))
     for file in sorted((run_dir() / "deploy").glob("[!.]*.onnx")):
         with suppress(ValueError):
             facts = facts_of(load(file))
-            if known and facts.get("trained_on") not in known:
+            if sets and facts.get("trained_on") not in sets:
                 print(f"{file} was trained on another split than the present one: run {MADE_BY} again.")
             else:
                 errors[file] = facts["mae"]
@@ -42,26 +43,14 @@ def best_model() -> Path:
     return min(errors, key=errors.get)
 
 
-def training_sets() -> set:
-    """Return the names that the training set of the present split may have: one for each cache of pictures."""
-    names = set()
-    with suppress(FileNotFoundError):  # without a split nothing can be told
-        for file in (run_dir() / "cache").glob(f"faces-{16 * '?'}.npy"):  # to read the photos would take minutes
-            images, faces = load_faces(file)
-            if len(images) == len(faces):
-                names.add(repr(FaceAgeDataset(images, faces["age"], np.flatnonzero(faces["part"] == "train"))))
-    return names
-
-
 def predict(photo, model=None, cropped=False) -> pd.DataFrame:
     """Return the faces in `photo`, which must be RGB: BGR, as OpenCV reads it, cannot be seen and gives other ages.
 
     From left to right, one row each: the box in pixels (`left, top, right, bottom`), `age` and its interval `low, high`
-    in years, the detector's `score`, and a `note` on what to mind. No row when no face is found.
-    `photo`: a file, its bytes, a PIL picture, or uint8 `(H, W)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA. `model`: from
-    `load`, or an ONNX file; the best that notebook 09 exported if omitted. `cropped`: the photo is one face, cropped
-    like the training pictures, so none is looked for. The interval holds nine of ten ages of people like those of the
-    validation set, all ages together; at the youngest and oldest ages fewer (notebook 07).
+    in years, the detector's `score`, and a `note` on what to mind. Nine of ten intervals hold for people like those of
+    the validation set, fewer at the youngest and oldest ages (notebook 07).
+    `photo`: as for `as_picture`. `model`: from `load`, or an ONNX file; `best_model` if omitted. `cropped`: the photo
+    is one face, cropped like the training pictures, so none is looked for.
     Raises `ValueError` or `FileNotFoundError` with the remedy for what cannot be read.
     """
     model = model if hasattr(model, "run") else load(model or best_model())
@@ -84,7 +73,10 @@ def predict(photo, model=None, cropped=False) -> pd.DataFrame:
 
 
 def as_picture(photo) -> np.ndarray:
-    """Return `photo`, of any kind that `predict` takes, as uint8 RGB `(H, W, 3)`, upright. Raises `ValueError`."""
+    """Return `photo` as uint8 RGB `(H, W, 3)`, upright. Raises `ValueError`.
+
+    It may be a file, its bytes, a PIL picture, or uint8 `(H, W)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA.
+    """
     if isinstance(photo, (str, os.PathLike)):
         if re.match(r"\w\w+:/", str(photo)):
             raise ValueError(f"{photo} is an address: nothing is downloaded here, so save the photo and name the file.")
@@ -130,8 +122,7 @@ def annotate(photo, table) -> np.ndarray:
     draw = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 400))
     for face in table.itertuples():
-        box = (face.left, face.top, face.right, face.bottom)
-        draw.rectangle(box, outline="#0072B2", width=line)
+        draw.rectangle((face.left, face.top, face.right, face.bottom), outline="#0072B2", width=line)
         font = ImageFont.load_default(max(12, 6 * line, (face.right - face.left) // 7))
         text = f"{face.age:.0f} ({face.low:.0f} to {face.high:.0f})"
         width, height = (round(1.2 * length) for length in draw.textbbox((0, 0), text, font)[2:])
@@ -141,9 +132,3 @@ def annotate(photo, table) -> np.ndarray:
         draw.rectangle((left, top, left + width, top + height), fill="#0072B2")
         draw.text((left + width / 2, top + height / 2), text, "white", font, anchor="mm")
     return np.asarray(picture)
-
-
-if __name__ == "__main__":
-    from commands.ages import main
-
-    main()
