@@ -47,8 +47,8 @@ def predict(photo, model=None, cropped=False) -> pd.DataFrame:
     """Return the faces in `photo`, which must be RGB: BGR, as OpenCV reads it, cannot be seen and gives other ages.
 
     From left to right, one row each: the box in pixels (`left, top, right, bottom`), `age` and its interval `low, high`
-    in years, the detector's `score`, and a `note` on what to mind. Nine of ten intervals hold for people like those of
-    the validation set, fewer at the youngest and oldest ages (notebook 07).
+    in years, the detector's `score`, and a `note` on what to mind. No row when no face is found. Nine of ten intervals
+    hold for people like those of the validation set, fewer at the youngest and oldest ages (notebook 07).
     `photo`: as for `as_picture`. `model`: from `load`, or an ONNX file; `best_model` if omitted. `cropped`: the photo
     is one face, cropped like the training pictures, so none is looked for.
     Raises `ValueError` or `FileNotFoundError` with the remedy for what cannot be read.

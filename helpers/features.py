@@ -44,10 +44,7 @@ def load_features(images) -> np.ndarray:
 
 
 def window_of(images) -> tuple:
-    """Return the window (`models.face_window`) of prepared pictures uint8 `(N, 128, 128, 3)`, measured once.
-
-    Raises what `align.margin_of` raises.
-    """
+    """Return the `face_window` of prepared pictures uint8 `(N, 128, 128, 3)`. Raises what `align.margin_of` raises."""
     cache = _cache(images, "window")
     if not cache.exists():
         with atomic(cache) as temporary:
@@ -65,8 +62,7 @@ def _cache(images, what):
 def ridge(strength=3136):
     """Return the untrained linear model that reads an age from features: standardised, then ridge regression.
 
-    `strength`: of the penalty; about the number of columns does well from some 300 faces on, and fewer want a smaller
-    one. Leave-one-out would choose it in thirty times as long, without a smaller error on all faces.
+    `strength`: of the penalty. The number of columns does well from some 300 faces on; fewer want a smaller one.
     """
     return make_pipeline(StandardScaler(), Ridge(strength, solver="cholesky"))
 

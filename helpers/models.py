@@ -72,10 +72,7 @@ class SimpleCNN(nn.Module):
 
 
 def resnet(outputs=1, pretrained=True):
-    """Return torchvision's ResNet-18 with a regression head, and a sentence on where its weights come from.
-
-    Where the ImageNet weights cannot be fetched, the model starts at random, and the sentence says so.
-    """
+    """Return torchvision's ResNet-18 with a regression head, and a sentence on where its weights come from."""
     from torchvision.models import ResNet18_Weights, resnet18  # here: it takes two seconds, and few notebooks need it
 
     weights = ResNet18_Weights.DEFAULT if pretrained else None
@@ -83,7 +80,7 @@ def resnet(outputs=1, pretrained=True):
     try:
         with redirect_stdout(StringIO()):  # torch.hub prints where on this machine it downloads to
             model = resnet18(weights=weights)
-    except (OSError, RuntimeError) as error:  # urllib's URLError is an OSError; a page in its place fails the checksum
+    except (OSError, RuntimeError) as error:  # no network, or a login page in place of the weights
         model = resnet18()
         note = f"random weights: the ImageNet weights could not be fetched ({getattr(error, 'reason', error)})"
     model.fc = nn.Sequential(nn.Dropout(0.2), Float32Linear(model.fc.in_features, outputs))
@@ -91,10 +88,7 @@ def resnet(outputs=1, pretrained=True):
 
 
 class ResidualUnit(nn.Module):
-    """Two 3×3 convolutions that learn what to add to their input: `relu(x + f(x))` (He et al. 2016).
-
-    With stride 2 the shortcut averages 2×2 pixels, and zeros stand for the channels that it lacks.
-    """
+    """Two 3×3 convolutions that learn what to add to their input: `relu(x + f(x))` (He et al. 2016)."""
 
     def __init__(self, before, after, stride):
         super().__init__()
@@ -105,8 +99,9 @@ class ResidualUnit(nn.Module):
     def forward(self, x):
         change = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
         if self.stride == 2:
+            # The shortcut averages 2×2 pixels. dlib adds zeros for the channels that it lacks, and for the pixel that
+            # a convolution without padding may lack.
             x = F.pad(F.avg_pool2d(x, 2), (0, 0, 0, 0, 0, self.lacks))
-            # Without padding the convolution can be a pixel short of the shortcut. There dlib adds zeros.
             change = F.pad(change, (0, x.shape[3] - change.shape[3], 0, x.shape[2] - change.shape[2]))
         return F.relu(x + change)
 
@@ -115,17 +110,17 @@ class FaceFeatures(nn.Module):
     """The 29 convolutions of dlib's face recognition network (King 2017): normalised faces → features `(B, 3136)`.
 
     The features are the means over 3×3 places after units 7 and 11, and the mean of the last unit. `window`: left, top,
-    side, in pixels, of the square that it looks at (`face_window`), enlarged to `side`; dlib knows faces of 150.
-    `units`: how many of its 14 residual units are kept; the first 7 give 640 features.
+    side, in pixels, of the square that it looks at (`face_window`), enlarged to 150 pixels. `compact`: only the first 7
+    of its 14 residual units, on 128 pixels, which give 640 features.
     """
 
-    def __init__(self, window=(0, 0, 128), units=14, side=150):
+    def __init__(self, window=(0, 0, 128), compact=False):
         super().__init__()
-        self.window, self.side = window, side
+        self.window, self.side = window, 128 if compact else 150
         self.conv1, self.norm1 = nn.Conv2d(3, 32, 7, stride=2), nn.BatchNorm2d(32)
         widths = [32] * 4 + [64] * 4 + [128] * 3 + [256] * 4
         strides = [1, 1, 1, 2, 1, 1, 1, 2, 1, 1, 2, 1, 1, 2]
-        self.units = nn.ModuleList(map(ResidualUnit, widths[:units], widths[1:], strides))
+        self.units = nn.ModuleList(map(ResidualUnit, widths[: 7 if compact else 14], widths[1:], strides))
         # The network knows colours in another scale: levels minus a mean colour, over 256.
         mean, std, known = (torch.tensor(values)[:, None, None] for values in (MEAN, STD, (122.782, 117.001, 104.298)))
         self.register_buffer("scale", 255 * std / 256, persistent=False)
@@ -186,11 +181,11 @@ def nine_places(x):
     return F.avg_pool2d(x, x.shape[-1] - 2 * step, step).flatten(1)
 
 
-def face_network(outputs=1, window=(0, 0, 128), dropout=0.3, units=14, side=150):
+def face_network(outputs=1, window=(0, 0, 128), compact=False):
     """Return a face ResNet with random weights and a regression head, e.g. for `load_weights` to fill."""
     network = nn.Sequential()
-    network.body = FaceFeatures(window, units, side)
-    features = {7: 9 * 64 + 64, 14: 9 * 64 + 9 * 256 + 256}[units]
+    network.body = FaceFeatures(window, compact)
+    features, dropout = (640, 0.1) if compact else (3136, 0.3)
     network.head = nn.Sequential(nn.LayerNorm(features), nn.Dropout(dropout), Float32Linear(features, outputs))
     nn.init.normal_(network.head[-1].weight, std=0.001)
     nn.init.zeros_(network.head[-1].bias)
@@ -218,11 +213,11 @@ def face_resnet(outputs=1, window=(0, 0, 128)):
 
 
 def compact_resnet(outputs=1, teacher=None):
-    """Return the network for the phone: the first 7 of the 14 units, on 128×128 pixels, with random weights.
+    """Return the network for the phone, a face ResNet that is `compact`, with random weights.
 
     If its `teacher` is a trained face ResNet, it looks through the same window and begins with the teacher's weights.
     """
-    network = face_network(outputs, dropout=0.1, units=7, side=128)
+    network = face_network(outputs, compact=True)
     if hasattr(teacher, "body"):
         network.body.load_state_dict(teacher.body.state_dict(), strict=False)  # what comes after unit 7 has no place
     return network
