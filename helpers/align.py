@@ -16,7 +16,7 @@ LARGEST = 9_000_000  # pixels that the detector is given: half a panorama of 12,
 
 @lru_cache
 def detector():
-    """Return the face detector MTCNN (Zhang et al. 2016), whose weights lie in the package facenet-pytorch."""
+    """Return the face detector MTCNN (Zhang et al. 2016). Raises `ImportError` without the package facenet-pytorch."""
     try:
         from facenet_pytorch import MTCNN
     except ImportError as error:
@@ -29,9 +29,8 @@ def detect(photo):
     """Return the faces in `photo` uint8 RGB `(H, W, 3)` from left to right: boxes `(N, 4)`, points and scores `(N,)`.
 
     In pixels; a box is left, top, right, bottom; points `(N, 5, 2)` are the eyes, the tip of the nose and the corners
-    of the mouth. A score is the detector's probability of a face. Finds faces from about a 25th of the longer side on,
-    and from 50 to 100 pixels on in photos of 2,048 to 12,000 pixels, which are looked at in half their size. A photo
-    that lies on its side is turned so that the detector, which knows upright faces, is surest.
+    of the mouth. Finds faces from about a 25th of the longer side on, in photos of 2,048 pixels and more from 50 to
+    100 pixels on. A photo that lies on its side is turned so that the detector, which knows upright faces, is surest.
     """
     size = np.array(photo.shape[1::-1])
     half = min(0.5, np.sqrt(LARGEST / size.prod(dtype=float)))  # for small faces in large photos, such as of a class
@@ -67,8 +66,8 @@ def _upright_faces(picture, turn):
 def margin_of(images, sample=100) -> list:
     """Return where the five points of a face lie in prepared pictures: `[[x, y], …]`, as shares of the side.
 
-    The medians over `sample` of `images`, uint8 `(N, 128, 128, 3)`. This is the margin that a photo must be cropped
-    with for a model that has learnt from them. Raises `ValueError` when most of them show no face, or several.
+    The medians over `sample` of `images`, uint8 `(N, 128, 128, 3)`. A photo must be cropped with this margin for a
+    model that has learnt from them. Raises `ValueError` when most of them show no face, or several.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, sample).astype(int))
     found = [detect(np.asarray(images[i]))[1] for i in chosen]
@@ -81,18 +80,18 @@ def margin_of(images, sample=100) -> list:
 def crop(photo, points, margin) -> np.ndarray:
     """Return the face at `points` `(K, 2)` of `photo` as the models know it: uint8 `(128, 128, 3)`, upright, prepared.
 
-    Turned, scaled and shifted so that the points come to lie where `margin` has them, with the least squared error
-    (Umeyama 1991).
+    The points come to lie where `margin` has them, with the least squared error (Umeyama 1991).
     """
-    scale = SimilarityTransform.from_estimate(np.asarray(points, float), np.array(margin)).scale
+    points, margin = np.asarray(points, float), np.array(margin)
+    scale = SimilarityTransform.from_estimate(points, margin).scale
     side = int(np.clip(round(1 / scale), SIDE, 8 * SIDE))  # about as many pixels as the photo has there
-    target = side * np.array(margin) - 0.5  # shares count from the corner of a pixel, OpenCV from its middle
-    matrix = SimilarityTransform.from_estimate(np.asarray(points, float), target).params[:2]
+    # Shares count from the corner of a pixel, OpenCV from its middle.
+    change = SimilarityTransform.from_estimate(points, side * margin - 0.5)
     # Only the part around the face: OpenCV turns no picture that is wider than 32,767 pixels.
-    corners = np.array([[[0, 0], [side, 0], [0, side], [side, side]]], float)
-    corners = cv2.transform(corners, cv2.invertAffineTransform(matrix))[0]
+    corners = change.inverse([[0, 0], [side, 0], [0, side], [side, side]])
     low = np.clip(np.floor(corners.min(0)) - 2, 0, np.array(photo.shape[1::-1]) - 1).astype(int)
     high = np.maximum(np.ceil(corners.max(0)) + 3, low + 1).astype(int)
     near = photo[low[1] : high[1], low[0] : high[0]]
+    matrix = change.params[:2]
     matrix[:, 2] += matrix[:, :2] @ low
     return prepare(cv2.warpAffine(near, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))

@@ -17,11 +17,9 @@ from .images import decode, prepare, read_image, to_rgb, upright
 from .paths import DEMO, ROOT, is_demo, run_dir
 
 SHIPPED = ROOT / "data" / "models" / "face_resnet_photos.onnx"
+DRAWN = re.compile(rf"{DEMO.name}(-\d+-\d+)?")  # the names of runs on the shipped faces, of any range of ages
 COLUMNS = ["left", "top", "right", "bottom", "age", "low", "high", "score", "note"]
-NO_FACE = (
-    "no face was found: cut out the part with the face, so that it fills a tenth of the picture or more; "
-    "for one cropped face say cropped=True (--cropped)"
-)
+NO_FACE = "no face was found: cut out the part with the face; for one cropped face say cropped=True (--cropped)"
 
 
 def best_model(run=None) -> Path:
@@ -30,11 +28,17 @@ def best_model(run=None) -> Path:
     Passes over what a killed export left and, with a sentence, what was trained on another split than the present one.
     Raises `FileNotFoundError` that names the notebook when there is no other.
     """
-    errors, known, run = {}, training_sets() if run is None else (), run or run_dir()
+    errors, sets = {}, set()  # the names of the present training set, one for each cache of its pictures
+    caches = (run_dir() / "cache").glob(f"faces-{16 * '?'}.npy") if run is None else ()
+    for file in caches:  # to read the photos would take minutes
+        with suppress(FileNotFoundError, ValueError):  # without a split, or of other pictures
+            images, faces = load_faces(file)
+            sets.add(repr(FaceAgeDataset(images, faces["age"], np.flatnonzero(faces["part"] == "train"))))
+    run = run or run_dir()
     for file in sorted((run / "deploy").glob("[!.]*.onnx")):
         with suppress(ValueError):
             facts = facts_of(load(file))
-            if known and facts.get("trained_on") not in known:
+            if sets and facts.get("trained_on") not in sets:
                 print(f"{file} was trained on another split than the present one: run {MADE_BY} again.")
             else:
                 errors[file] = facts["mae"]
@@ -50,7 +54,8 @@ def model_for_photos() -> Path:
     Raises `FileNotFoundError` with the remedy when there is neither.
     """
     others = sorted(run_dir().parent.glob("*/deploy"), key=lambda folder: -folder.stat().st_mtime)
-    for run in [folder.parent for folder in others if folder.parent != run_dir()] if is_demo() else [None]:
+    others = [folder.parent for folder in others if not DRAWN.fullmatch(folder.parent.name)]
+    for run in others if is_demo() else [None]:
         with suppress(FileNotFoundError):
             return best_model(run)
     if not SHIPPED.is_file():
@@ -61,7 +66,7 @@ def model_for_photos() -> Path:
 def origin_of(file) -> str:
     """Return in words what the model in the ONNX file `file` has learnt from, and its error. Raises as `load` does."""
     facts = facts_of(load(file))
-    if re.fullmatch(rf"{DEMO.name}(-\d+-\d+)?", facts.get("data", "")):
+    if DRAWN.fullmatch(facts.get("data", "")):
         return f"{file} has learnt from drawn faces: for photos of people its ages mean little"
     text = f"{file} has learnt from {facts.get('data', 'photos')} and errs there by {facts['mae']:.1f} years on average"
     if elsewhere := facts.get("elsewhere"):
@@ -69,26 +74,14 @@ def origin_of(file) -> str:
     return text
 
 
-def training_sets() -> set:
-    """Return the names that the training set of the present split may have: one for each cache of pictures."""
-    names = set()
-    with suppress(FileNotFoundError):  # without a split nothing can be told
-        for file in (run_dir() / "cache").glob(f"faces-{16 * '?'}.npy"):  # to read the photos would take minutes
-            images, faces = load_faces(file)
-            if len(images) == len(faces):
-                names.add(repr(FaceAgeDataset(images, faces["age"], np.flatnonzero(faces["part"] == "train"))))
-    return names
-
-
 def predict(photo, model=None, cropped=False) -> pd.DataFrame:
     """Return the faces in `photo`, which must be RGB: BGR, as OpenCV reads it, cannot be seen and gives other ages.
 
     From left to right, one row each: the box in pixels (`left, top, right, bottom`), `age` and its interval `low, high`
-    in years, the detector's `score`, and a `note` on what to mind. No row when no face is found.
-    `photo`: a file, its bytes, a PIL picture, or uint8 `(H, W)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA. `model`: from
-    `load`, or an ONNX file; if omitted, `model_for_photos`. `cropped`: the photo is one face, cropped
-    like the training pictures, so none is looked for. The interval holds nine of ten ages of people like those of the
-    validation set, all ages together; at the youngest and oldest ages fewer (notebook 07).
+    in years, the detector's `score`, and a `note` on what to mind. No row when no face is found. Nine of ten intervals
+    hold for people like those of the validation set, fewer at the youngest and oldest ages (notebook 07).
+    `photo`: as for `as_picture`. `model`: from `load`, or an ONNX file; `model_for_photos` if omitted. `cropped`: the
+    photo is one face, cropped like the training pictures, so none is looked for.
     Raises `ValueError` or `FileNotFoundError` with the remedy for what cannot be read.
     """
     model = model if hasattr(model, "run") else load(model or model_for_photos())
@@ -111,7 +104,10 @@ def predict(photo, model=None, cropped=False) -> pd.DataFrame:
 
 
 def as_picture(photo) -> np.ndarray:
-    """Return `photo`, of any kind that `predict` takes, as uint8 RGB `(H, W, 3)`, upright. Raises `ValueError`."""
+    """Return `photo` as uint8 RGB `(H, W, 3)`, upright. Raises `ValueError`.
+
+    It may be a file, its bytes, a PIL picture, or uint8 `(H, W)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA.
+    """
     if isinstance(photo, (str, os.PathLike)):
         if re.match(r"\w\w+:/", str(photo)):
             raise ValueError(f"{photo} is an address: nothing is downloaded here, so save the photo and name the file.")
@@ -157,8 +153,7 @@ def annotate(photo, table) -> np.ndarray:
     draw = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 400))
     for face in table.itertuples():
-        box = (face.left, face.top, face.right, face.bottom)
-        draw.rectangle(box, outline="#0072B2", width=line)
+        draw.rectangle((face.left, face.top, face.right, face.bottom), outline="#0072B2", width=line)
         font = ImageFont.load_default(max(12, 6 * line, (face.right - face.left) // 7))
         text = f"{face.age:.0f} ({face.low:.0f} to {face.high:.0f})"
         width, height = (round(1.2 * length) for length in draw.textbbox((0, 0), text, font)[2:])
@@ -168,9 +163,3 @@ def annotate(photo, table) -> np.ndarray:
         draw.rectangle((left, top, left + width, top + height), fill="#0072B2")
         draw.text((left + width / 2, top + height / 2), text, "white", font, anchor="mm")
     return np.asarray(picture)
-
-
-if __name__ == "__main__":
-    from commands.ages import main
-
-    main()

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.cluster.hierarchy import complete, fcluster
-from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.linear_model import Ridge
+from sklearn.neighbors import radius_neighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from .align import margin_of
 from .datasets import FaceAgeDataset, make_loader
 from .models import face_resnet, face_window
 from .paths import atomic, run_dir
-from .training import best_device, fast_bfloat16
+from .training import best_device, predict
 
 VERSION = 1  # of the features: raise it when they change, so that no stale ones are read from the cache
 SAME_PERSON = 0.35  # Euclidean distance of `person_numbers`: notebook 03 measures what is found below it
@@ -29,31 +29,22 @@ def load_features(images) -> np.ndarray:
     """Return the features of `images` uint8 `(N, 128, 128, 3)` by the untrained face ResNet: float32 `(N, 3136)`.
 
     Each is the mean over a picture and its mirror image. They are kept beside the prepared pictures, and computed anew
-    when those or the window differ. Raises `ImportError` or `ValueError` with the remedy when the network is missing.
+    when those or the window differ. Raises what `window_of` and `models.face_resnet` raise.
     """
     window = window_of(images)
     cache = _cache(images, f"features{VERSION}-{'-'.join(map(str, window))}")
     if not cache.exists():
-        device = best_device()
-        body = face_resnet(window=window).body.eval().to(device, memory_format=torch.channels_last)
+        body = face_resnet(window=window).body.to(best_device(), memory_format=torch.channels_last)
+        body.register_forward_hook(lambda body, faces, seen: (seen + body.forward(faces[0].flip(3))) / 2)
+        loader = make_loader(FaceAgeDataset(images, np.zeros(len(images))), 64)
+        features = predict(body, tqdm(loader, "features", leave=False, mininterval=1), read=torch.Tensor.float)
         with atomic(cache) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), 3136))
-            at, loader = 0, make_loader(FaceAgeDataset(images, np.zeros(len(images))), 64)
-            for batch, _ in tqdm(loader, desc="features", leave=False, mininterval=1):
-                batch = batch.to(device, memory_format=torch.channels_last)
-                with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-                    array[at : at + len(batch)] = ((body(batch) + body(batch.flip(3))) / 2).cpu()
-                at += len(batch)
-            array.flush()
-            del array  # Windows moves no file that is mapped
+            np.save(temporary, features)
     return np.load(cache, mmap_mode="r")
 
 
 def window_of(images) -> tuple:
-    """Return the window (`models.face_window`) of prepared pictures uint8 `(N, 128, 128, 3)`, measured once.
-
-    Raises `ImportError` without the face detector, and `ValueError` when it finds no face in most of the pictures.
-    """
+    """Return the `face_window` of prepared pictures uint8 `(N, 128, 128, 3)`. Raises what `align.margin_of` raises."""
     cache = _cache(images, "window")
     if not cache.exists():
         with atomic(cache) as temporary:
@@ -62,19 +53,16 @@ def window_of(images) -> tuple:
 
 
 def _cache(images, what):
-    # The name of the file of prepared pictures tells their content. Other arrays, and slices of that file, have none.
-    if isinstance(getattr(images, "base", None), mmap.mmap):
-        name = Path(images.filename).stem
-    else:
-        name = f"array-{hashlib.sha256(np.ascontiguousarray(images)).hexdigest()[:16]}"
+    # The name of the file of prepared pictures tells their content. A slice of it has that name, too, so it is hashed.
+    whole = isinstance(getattr(images, "base", None), mmap.mmap)
+    name = Path(images.filename).stem if whole else hashlib.sha256(np.ascontiguousarray(images)).hexdigest()[:16]
     return run_dir() / "cache" / f"{name}-{what}.npy"
 
 
 def ridge(strength=3136):
     """Return the untrained linear model that reads an age from features: standardised, then ridge regression.
 
-    `strength`: of the penalty; about the number of columns does well from some 300 faces on, and fewer want a smaller
-    one. Leave-one-out would choose it in thirty times as long, without a smaller error on all faces.
+    `strength`: of the penalty. The number of columns does well from some 300 faces on; fewer want a smaller one.
     """
     return make_pipeline(StandardScaler(), Ridge(strength, solver="cholesky"))
 
@@ -86,21 +74,11 @@ def find_people(numbers, closer=SAME_PERSON) -> np.ndarray:
     (complete linkage): somebody who looks like two strangers does not tie them together.
     """
     # Pictures that no chain of near pairs links are in no group together, so only what is linked is clustered: all
-    # distances at once would be 40 GB for 100,000 pictures.
+    # distances at once would be 40 GB for 100,000 pictures. The sum allows for rounding.
     numbers = np.asarray(numbers, np.float32)
-    near = np.concatenate([np.empty((2, 0), int), *_near_pairs(numbers, closer)], 1)
-    linked = connected_components(coo_array((np.ones(near.shape[1]), near), shape=2 * (len(numbers),)))[1]
+    linked = connected_components(radius_neighbors_graph(numbers, (closer**2 + 1e-4) ** 0.5))[1]
     group = np.zeros(len(numbers), int)
     for rows in pd.Series(linked).groupby(linked).indices.values():
         if len(rows) > 1:
             group[rows] = fcluster(complete(numbers[rows]), closer, "distance")
     return np.unique([linked, group], axis=1, return_inverse=True)[1].ravel()
-
-
-def _near_pairs(numbers, closer):
-    # Yields the pairs of rows (2, P) that may be so close, in blocks.
-    lengths = (numbers**2).sum(1)
-    for start in range(0, len(numbers), 1024):
-        block = slice(start, start + 1024)
-        squares = lengths[block, None] + lengths[start:] - 2 * numbers[block] @ numbers[start:].T
-        yield np.stack(np.nonzero(np.triu(squares < closer**2 + 1e-4, 1))) + start  # rounding may take none away

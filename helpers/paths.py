@@ -5,7 +5,6 @@ import os
 import re
 import uuid
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,8 +65,14 @@ def run_dir(part="") -> Path:
     return folder / part
 
 
-figs_dir = partial(run_dir, "figs")  # for the figures of the notebooks; `make refresh` copies those of the demo
-pics_dir = partial(run_dir, "pics")  # for their diagrams and stills, likewise
+def figs_dir() -> Path:
+    """Where the notebooks save figures. `make refresh` copies those of the demo to `figs/`."""
+    return run_dir("figs")
+
+
+def pics_dir() -> Path:
+    """Where the notebooks save diagrams and stills. `make refresh` copies those of the demo to `pics/`."""
+    return run_dir("pics")
 
 
 def tables_dir() -> Path:
