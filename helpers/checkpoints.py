@@ -60,8 +60,7 @@ def load_weights(model, path, trained_on=None):
 def resume(path, state, settings, generator):
     """Fill `state` and the `generator` of the order from the `last.pt` of an interrupted training; return its history.
 
-    It is empty where there is no such file, or one with other settings, which is put aside. Raises `ValueError` when it
-    is damaged.
+    It is empty where there is no file, or one with other settings, put aside. Raises `ValueError` when it is damaged.
     """
     rank, size = rank_and_size()
     try:

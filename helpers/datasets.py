@@ -2,7 +2,7 @@
 
 import hashlib
 import mmap
-from functools import partial
+import random
 from pathlib import Path
 
 import cv2
@@ -21,11 +21,17 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, so that 
 PARTS = ("train", "valid", "test")
 
 
+def seed_everything(seed: int):
+    """Seed Python, NumPy and torch (every device)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries still draw from it
+    torch.manual_seed(seed)
+
+
 def mild_augmentation(images, shift=8):
     """Return uint8 `images` `(3, H, W)` or `(B, 3, H, W)`, each mirrored or not, moved by up to `shift` pixels, relit.
 
-    Each in its own way, as torchvision's RandomHorizontalFlip, RandomCrop with reflected padding and
-    ColorJitter(0.2, 0.2) would do it, called for one picture after the other.
+    As torchvision's RandomHorizontalFlip, RandomCrop (reflected) and ColorJitter(0.2, 0.2) for one after the other.
     """
     batch = images.reshape(-1, *images.shape[-3:]).movedim(1, -1).numpy()  # (B, H, W, 3), as OpenCV has pictures
     (n, height, width, _), changed = batch.shape, np.empty(batch.shape, np.uint8)
@@ -84,10 +90,9 @@ def split_groups(ages, groups, seed=0) -> np.ndarray:
 
 
 def merge_rare(ages, least=10) -> np.ndarray:
-    """Return a class for each of `ages` `(N,)`, named by its lowest age: rare ages join their neighbours.
+    """Return a class for each of `ages` `(N,)`, named by its lowest age; each has at least `least` pictures.
 
-    Every class has at least `least` pictures, because a fold cannot have a share of fewer pictures than there are
-    folds. (Quantiles, as of `pd.qcut`, would leave a rare age alone between common ones.)
+    A fold cannot have a share of fewer. Quantiles (`pd.qcut`) would leave a rare age alone between common ones.
     """
     starts, size = [], least
     for age, count in pd.Series(ages).value_counts().sort_index().items():
@@ -108,13 +113,10 @@ def write_splits(labels, part):
 
 
 def read_splits() -> pd.DataFrame:
-    """Return the labels of the three sets as one table with the column `part`, in the order of the labels table.
-
-    Raises `FileNotFoundError` that names notebook 03 when the split has not been made.
-    """
+    """Return the labels of the three sets and the column `part`; raises `FileNotFoundError` that names notebook 03."""
     files = {name: need(tables_dir() / "splits" / f"{name}.csv", made_by="03_stratified_split") for name in PARTS}
     faces = pd.concat([read_labels(file).assign(part=name) for name, file in files.items()])
-    # In this order the prepared pictures and the features are those that notebooks 02 and 03 have cached.
+    # The order of the labels table: in it notebooks 02 and 03 have cached the prepared pictures and the features.
     return faces.sort_values("path", kind="stable", ignore_index=True)
 
 
@@ -159,6 +161,9 @@ class FaceAgeDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index):
+        if isinstance(index, tuple):  # of `SharedBatches`, for a worker
+            seed, index = index
+            seed_everything(seed)
         rows = self.rows[index]
         images = torch.from_numpy(np.take(self.images, rows, axis=0)).movedim(-1, -3)  # a copy of the source
         if self.augment is not None and (images.ndim == 3 or self.augment is mild_augmentation):
@@ -191,33 +196,37 @@ def rank_and_size():
 class SharedBatches(BatchSampler):
     """The batches that one process would make, and of each the share of this process.
 
-    PyTorch's DistributedSampler shuffles otherwise and fills up with repeated pictures; so shared, a training may go on
-    with another number of processes.
+    Unlike those of PyTorch's DistributedSampler they are the same for any number of processes, without repetitions.
     """
 
+    seeded = (
+        False  # whether each has a seed for its worker, so that it draws the same whichever worker it is, or how old
+    )
+
     def __iter__(self):
-        rank, size = rank_and_size()
-        return filter(len, (batch[rank::size] for batch in super().__iter__()))
+        (rank, size), seed = rank_and_size(), None
+        if self.seeded:  # drawn as by a loader without workers, so that the order is the same
+            seed = torch.empty((), dtype=torch.int64).random_(generator=self.sampler.generator).item()
+        for number, batch in enumerate(super().__iter__()):
+            if share := batch[rank::size]:
+                yield (hash((seed, number, rank)) % 2**32, share) if self.seeded else share
 
 
 def make_loader(dataset, batch_size=64, train=False, seed=0, workers=0):
     """Return a `DataLoader`; `train` shuffles (with `seed`) and drops a last batch too small to learn from.
 
-    Under torchrun `batch_size` counts the pictures of all processes together, and each gets its share of every batch.
-    Raises `ValueError` when a training batch has no equal shares, since the mean of their gradients would be another.
+    Under torchrun each process gets its share of every batch. Raises `ValueError` when a training batch has no equal
+    shares, since the mean of their gradients would be another.
     """
+    size, largest = rank_and_size()[1], min(batch_size, len(dataset))
+    if train and largest % size:
+        raise ValueError(f"Batches of {largest} have no {size} equal shares: choose a multiple.")
     generator = torch.Generator().manual_seed(seed)
     order = RandomSampler(dataset, generator=generator) if train else SequentialSampler(dataset)
     batches = SharedBatches(order, batch_size, drop_last=train and len(dataset) > batch_size)
-    size = rank_and_size()[1]
-    if train and min(batch_size, len(dataset)) % size:
-        raise ValueError(f"Batches of {min(batch_size, len(dataset))} have no {size} equal shares: choose a multiple.")
-    # Without a batch size of its own the loader asks the dataset for whole batches. Its workers, if any, live for one
-    # epoch: they are seeded by the generator at its start, so a resumed training draws what an uninterrupted one draws.
-    how = {"generator": generator, "num_workers": workers, "worker_init_fn": partial(_seed_apart, rank_and_size()[0])}
+    batches.seeded = train and workers > 0
+    # Without a batch size of its own the loader asks the dataset for whole batches. It starts workers once, since that
+    # may take 20 seconds; what it then draws must not change the order.
+    drawn = torch.Generator() if workers else generator
+    how = {"num_workers": workers, "persistent_workers": workers > 0, "generator": drawn}
     return DataLoader(dataset, sampler=batches, batch_size=None, **how)
-
-
-def _seed_apart(rank, worker):
-    # The generator is the same in all processes, since it shuffles; their workers must not augment alike.
-    torch.manual_seed(torch.initial_seed() + 1_000 * rank)

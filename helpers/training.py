@@ -1,6 +1,5 @@
 """One training loop for every model: that of notebook 05 with what a long training needs, also on many GPUs."""
 
-import random
 import time
 import warnings
 from functools import lru_cache
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from . import checkpoints
 from .checkpoints import load_weights
-from .datasets import FaceAgeDataset, make_loader, rank_and_size
+from .datasets import FaceAgeDataset, make_loader, rank_and_size, seed_everything
 from .models import AGES, to_years
 
 ALL_ALIKE = "The network answers nearly the same age for every face: take a smaller lr, more epochs or less decay."
@@ -31,13 +30,6 @@ def setup(seed: int):
     # count as zero. Threads take this over when they start.
     torch.set_flush_denormal(True)
     seed_everything(seed)
-
-
-def seed_everything(seed: int):
-    """Seed Python, NumPy and torch (every device)."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries still draw from it
-    torch.manual_seed(seed)
 
 
 def best_device() -> torch.device:
@@ -129,8 +121,7 @@ def with_teacher(faces, teacher):
 def settings_of(model, train_loader, **how) -> dict:
     """Return what a checkpoint notes: `how` a training is done (options of `fit`), on which faces and for which ages.
 
-    `model` stands for the layers with their dropout, `seed` for the order, `loss` for `age_loss` of fixed outputs.
-    Raises `ValueError` when nothing can be trained with a number of `how`.
+    `loss` is the `age_loss` of fixed outputs. Raises `ValueError` when nothing can be trained with a number of `how`.
     """
     how = {name: value.item() if hasattr(value, "item") else value for name, value in how.items()}
     for name, value in how.items():  # PyTorch would end in a traceback, or train nothing without a word
@@ -142,7 +133,7 @@ def settings_of(model, train_loader, **how) -> dict:
             wanted = "whole number above 0" if whole else "number above 0" + " and below 1" * (below == 1)
             raise ValueError(f"{name} is {value!r}: give a {wanted}.")
     how |= {"batch_size": int(train_loader.sampler.batch_size), "steps": how["epochs"] * len(train_loader)}
-    how |= {"seed": train_loader.generator.initial_seed()} | checkpoints.names_of(train_loader.dataset)
+    how |= {"seed": train_loader.sampler.sampler.generator.initial_seed()} | checkpoints.names_of(train_loader.dataset)
     losses = [age_loss(torch.zeros(1, outputs), torch.tensor([30.0])).item() for outputs in (1, len(AGES))]
     return how | {"model": checkpoints.digest(repr(model).encode()), "loss": losses}
 
@@ -166,8 +157,9 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
     model.to(device, memory_format=torch.channels_last)
     network = _distributed(model, device) if size > 1 else model
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings["decay"]), use_buffers=True)
-    state = {"model": model, "averaged": averaged} | _one_cycle(model, settings)
-    history = checkpoints.resume(folder / "last.pt", state, settings, train.generator)
+    optimiser, schedule = _one_cycle(model, settings)
+    state = {"model": model, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
+    history = checkpoints.resume(folder / "last.pt", state, settings, train.sampler.sampler.generator)
     log = SummaryWriter(folder / "logs", purge_step=len(history) + 1) if rank == 0 else None  # hides former curves
     truth = np.concatenate([ages.numpy() for _, ages in valid])
 
@@ -177,22 +169,21 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
             break  # asked here, so that a training resumed after its last epoch stops as well
         started = time.perf_counter()
         torch.manual_seed(hash((settings["seed"], epoch, rank)))  # a resumed one augments as an uninterrupted one
-        title = f"epoch {epoch}/{epochs}"
-        trained = _train_epoch(network, averaged, train, state["optimiser"], state["schedule"], device, title)
+        trained = _train_epoch(network, averaged, train, optimiser, schedule, device, f"epoch {epoch}/{epochs}")
         if size > 1:  # each has normalised its own share of the batches; all validate what the first one saves
             for buffer in averaged.module.buffers():
                 dist.broadcast(buffer, 0)
-        errors = np.abs((answers := predict(averaged.module, valid)) - truth)
+        answers = predict(averaged.module, valid)
+        errors = np.abs(answers - truth)
         sums = torch.tensor([*trained, errors.sum(dtype=float), len(errors)], dtype=torch.float64)
         if size > 1:
             dist.all_reduce(sums)
         loss, steps, error, faces = sums.tolist()
-        row = {"epoch": epoch, "train_loss": loss / steps, "valid_mae": error / faces}
+        row = {"epoch": epoch, "train_loss": loss / steps, "valid_mae": error / faces, "lr": schedule.get_last_lr()[0]}
         if not np.isfinite([*row.values()]).all():
             raise FloatingPointError(f"The loss is not a number in epoch {epoch}: train with a smaller lr than {lr}.")
         if rank == 0 and answers.std() < 0.01 * truth.std():
             warnings.warn(ALL_ALIKE, stacklevel=2)
-        row["lr"] = state["schedule"].get_last_lr()[0]
         history.append(row | {"seconds": time.perf_counter() - started})
         if rank > 0:
             continue
@@ -202,8 +193,8 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
             best = {"model": averaged.module.state_dict(), "settings": settings, "epoch": epoch}
             checkpoints.save(folder / "best.pt", best)
         if epoch < epochs:  # after the last one there is nothing to go on with
-            last = {name: part.state_dict() for name, part in state.items()} | {"order": train.generator.get_state()}
-            checkpoints.save(folder / "last.pt", last | {"settings": settings, "history": history})
+            last = {"settings": settings, "history": history, "order": train.sampler.sampler.generator.get_state()}
+            checkpoints.save(folder / "last.pt", last | {name: part.state_dict() for name, part in state.items()})
 
     if rank == 0:
         log.close()
@@ -243,7 +234,7 @@ def _one_cycle(model, settings):
     optimiser = torch.optim.AdamW(groups, weight_decay=settings["weight_decay"], fused=True)
     steps = max(settings["steps"], 5)  # OneCycleLR divides by zero when a quarter of the steps is one step
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.25)
-    return {"optimiser": optimiser, "schedule": schedule}
+    return optimiser, schedule
 
 
 def _train_epoch(model, averaged, loader, optimiser, schedule, device, title):
