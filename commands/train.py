@@ -22,6 +22,7 @@ from helpers.datasets import (
     make_loader,
     mild_augmentation,
     rank_and_size,
+    read_splits,
     strong_augmentation,
 )
 from helpers.models import AGES, SimpleCNN, face_resnet, resnet, start_at
@@ -116,7 +117,7 @@ def settings(asked, train):
         notebook, made = NOTEBOOKS[asked.model]
         saved = need(run_dir() / made / "best.pt", notebook)
         known = torch.load(saved, map_location="cpu", weights_only=True, mmap=True)["settings"]
-        here = {"data": checkpoints.data_of(train), "augment": checkpoints.augment_of(train)}
+        here = checkpoints.names_of(train)
         if {name: known.get(name) for name in here} != here or not how.keys() <= known.keys():
             raise ValueError(f"The {made}/best.pt of these photos is of another split or recipe: run {notebook} again.")
         how, seed = {name: known[name] for name in how}, asked.seed
@@ -142,7 +143,7 @@ def join_the_others():
     loaded, files = load_faces() if local == 0 else None, [None] * dist.get_world_size()
     dist.all_gather_object(files, str(loaded[0].filename) if loaded else None, waiting)
     # The others map the file of the first one of their machine; to check all photos again would read them all again.
-    return loaded or load_faces(files[dist.get_rank() - local])
+    return loaded or (np.load(files[dist.get_rank() - local], mmap_mode="r"), read_splits())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import hashlib
 import mmap
-from functools import lru_cache, partial
+import random
 from pathlib import Path
 
 import cv2
@@ -18,17 +18,20 @@ from .labels import read_labels, root_of
 from .paths import atomic, data_dir, need, tables_dir
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, so that pretrained weights see what they know
-SCALE = 1 / (255 * torch.tensor(STD)[:, None, None])
-SHIFT = -(torch.tensor(MEAN) / torch.tensor(STD))[:, None, None]
-
 PARTS = ("train", "valid", "test")
+
+
+def seed_everything(seed: int):
+    """Seed Python, NumPy and torch (every device)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries still draw from it
+    torch.manual_seed(seed)
 
 
 def mild_augmentation(images, shift=8):
     """Return uint8 `images` `(3, H, W)` or `(B, 3, H, W)`, each mirrored or not, moved by up to `shift` pixels, relit.
 
-    Every picture of a batch is changed in its own way, as by torchvision's RandomHorizontalFlip, RandomCrop with
-    reflected padding and ColorJitter(0.2, 0.2), which would have to be called for one picture after the other.
+    As torchvision's RandomHorizontalFlip, RandomCrop (reflected) and ColorJitter(0.2, 0.2) for one after the other.
     """
     batch = images.reshape(-1, *images.shape[-3:]).movedim(1, -1).numpy()  # (B, H, W, 3), as OpenCV has pictures
     (n, height, width, _), changed = batch.shape, np.empty(batch.shape, np.uint8)
@@ -46,27 +49,22 @@ def mild_augmentation(images, shift=8):
 
 def strong_augmentation(image):
     """Return a uint8 `image` `(3, H, W)` mirrored, turned, moved, zoomed, relit, grey or partly hidden, by chance."""
-    return _strong()(image)
-
-
-@lru_cache
-def _strong():
     from torchvision.transforms import v2  # here, because it takes two seconds, which few notebooks need
 
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomAffine(8, translate=(0.05, 0.05), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR),
-            v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.2),
-            v2.RandomGrayscale(0.1),
-            v2.RandomErasing(p=0.5, scale=(0.02, 0.15), value=127),
-        ]
-    )
+    changes = [
+        v2.RandomHorizontalFlip(),
+        v2.RandomAffine(8, translate=(0.05, 0.05), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR),
+        v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.2),
+        v2.RandomGrayscale(0.1),
+        v2.RandomErasing(p=0.5, scale=(0.02, 0.15), value=127),
+    ]
+    return v2.Compose(changes)(image)
 
 
 def to_input(images):
     """Return uint8 `(..., 3, H, W)` as float32, normalised with ImageNet's mean and deviation of each channel."""
-    return torch.addcmul(SHIFT, images.float(), SCALE)  # in one pass over the memory
+    mean, std = torch.tensor([MEAN, STD])[..., None, None]
+    return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))  # in one pass over the memory
 
 
 def check_groups(groups, pictures=40):
@@ -79,25 +77,22 @@ def check_groups(groups, pictures=40):
 
 
 def split_groups(ages, groups, seed=0) -> np.ndarray:
-    """Return "train", "valid" or "test" for each picture, 80:10:10, stratified by age, no group on two sides.
+    """Return "train", "valid" or "test" for each picture, 80:10:10, stratified by age `(N,)` in years.
 
-    `ages`: years `(N,)`. `groups`: anything that is equal for pictures that must stay together `(N,)`.
-    Ages with fewer pictures than ten folds go where they fit. Raises `ValueError` with fewer than ten groups.
+    Pictures with equal `groups` `(N,)` stay together. Raises `ValueError` with fewer than ten groups.
     """
     check_groups(groups, pictures=0)
-    ages, groups = np.asarray(ages), np.asarray(groups)
-    # Rare ages are put with their neighbours, because a fold cannot have a share of fewer pictures than folds.
-    folds = StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(ages, merge_rare(ages), groups)
     part = np.full(len(ages), "train", dtype=object)
+    folds = StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(part, merge_rare(ages), np.asarray(groups))
     for name, (_, rows) in zip(("test", "valid"), folds):
         part[rows] = name
     return part
 
 
 def merge_rare(ages, least=10) -> np.ndarray:
-    """Return a class for each of `ages` so that every class has at least `least` pictures: neighbours are merged.
+    """Return a class for each of `ages` `(N,)`, named by its lowest age; each has at least `least` pictures.
 
-    A class is named by its lowest age. (Quantiles, as of `pd.qcut`, would leave a rare age alone between common ones.)
+    A fold cannot have a share of fewer. Quantiles (`pd.qcut`) would leave a rare age alone between common ones.
     """
     starts, size = [], least
     for age, count in pd.Series(ages).value_counts().sort_index().items():
@@ -105,7 +100,7 @@ def merge_rare(ages, least=10) -> np.ndarray:
             starts.append(age)
             size = 0
         size += count
-    if size < least and len(starts) > 1:  # the oldest are too few for a class of their own: they join the one below
+    if size < least and len(starts) > 1:  # the oldest are too few for a class of their own
         starts.pop()
     return np.array(starts)[np.searchsorted(starts, ages, side="right") - 1]
 
@@ -118,51 +113,45 @@ def write_splits(labels, part):
 
 
 def read_splits() -> pd.DataFrame:
-    """Return the labels of the three sets as one table with the column `part`, in the order of the labels table.
-
-    Raises `FileNotFoundError` that names notebook 03 when the split has not been made.
-    """
-    folder = need(tables_dir() / "splits", made_by="03_stratified_split")
-    tables = [read_labels(need(folder / f"{name}.csv", "03_stratified_split")).assign(part=name) for name in PARTS]
-    # In this order the prepared pictures and the features are those that notebooks 02 and 03 have cached.
-    return pd.concat(tables).sort_values("path", kind="stable", ignore_index=True)
+    """Return the labels of the three sets and the column `part`; raises `FileNotFoundError` that names notebook 03."""
+    files = {name: need(tables_dir() / "splits" / f"{name}.csv", made_by="03_stratified_split") for name in PARTS}
+    faces = pd.concat([read_labels(file).assign(part=name) for name, file in files.items()])
+    # The order of the labels table: in it notebooks 02 and 03 have cached the prepared pictures and the features.
+    return faces.sort_values("path", kind="stable", ignore_index=True)
 
 
 def people_note(faces) -> str:
     """Return in words what is not known of who is in the pictures of `read_splits`; "" where every person is known."""
-    unknown = faces["person"].isna()
-    if not unknown.any():
-        return ""
-    found = faces["found_person"].notna().sum() if "found_person" in faces else 0
-    told = f"By their faces {found:,} of them seem to show somebody who is in others, too: they stay together."
-    told = told if found else "Each counts as a person of its own, so one person may be in two sets."
-    return f"Nobody noted who is in {unknown.sum():,} of {len(faces):,} pictures. {told}"
+    unknown, found = faces["person"].isna().sum(), faces["found_person"].count() if "found_person" in faces else 0
+    told = "Each counts as a person of its own, so one person may be in two sets."
+    if found:
+        told = f"By their faces {found:,} of them seem to show somebody who is in others, too: they stay together."
+    return f"Nobody noted who is in {unknown:,} of {len(faces):,} pictures. {told}" if unknown else ""
 
 
-def load_faces(file=None):
+def load_faces():
     """Return `(images, faces)`: the prepared pictures uint8 `(N, 128, 128, 3)`, mapped, and the table of the split.
 
     Where nobody knows the person, the group that notebook 03 has found stands in, or else the picture itself.
-    `file`: where `prepare_all` has put these pictures, when another process of this machine has just called it.
     """
     faces = read_splits()
     for stand_in in ("found_person", "path"):
         if stand_in in faces:
             faces["person"] = faces["person"].fillna(faces[stand_in])
-    images = prepare_all(root_of(data_dir()), faces["path"]) if file is None else np.load(file, mmap_mode="r")
-    return images, faces
+    return prepare_all(root_of(data_dir()), faces["path"]), faces
 
 
 class FaceAgeDataset(Dataset):
     """Faces and their ages (the field's `CustomDataset`), one by one or a batch at once.
 
-    `images`: uint8 RGB `(N, 128, 128, 3)`, in memory or mapped. `ages`: years `(N,)`, or `(N, L)` with further labels.
-    `rows`: which of them belong to this set (all when omitted). `augment`: a transform on a uint8 tensor
-    `(3, H, W)`, or None. `dataset[i]` is `(float32 (3, 128, 128), normalised; float32 age in years)`; with a list of
-    numbers in place of `i` it is a batch, `(B, 3, 128, 128)` and `(B,)`. Raises `ValueError` when the lengths differ.
+    `images`: uint8 RGB `(N, 128, 128, 3)`, in memory or mapped, or the path of such a file. `ages`: years `(N,)`, or
+    `(N, L)` with further labels. `rows`: which of them belong to this set (all when omitted). `augment`: a transform
+    on a uint8 tensor `(3, H, W)`, or None. `dataset[i]` is `(float32 (3, 128, 128), normalised; float32 age)`, with a
+    list in place of `i` a batch, `(B, 3, 128, 128)` and `(B,)`. Raises `ValueError` when the lengths differ.
     """
 
     def __init__(self, images, ages, rows=None, augment=None):
+        images = np.load(images, mmap_mode="r") if isinstance(images, Path) else images
         if len(images) != len(ages):
             raise ValueError(f"{len(images)} pictures but {len(ages)} ages: make both from the same labels table.")
         self.images, self.ages, self.augment = images, np.asarray(ages, np.float32), augment
@@ -172,9 +161,11 @@ class FaceAgeDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index):
+        if isinstance(index, tuple):  # of `SharedBatches`, for a worker
+            seed, index = index
+            seed_everything(seed)
         rows = self.rows[index]
-        pixels = np.take(self.images, rows, axis=0)  # a copy: changing it leaves the source as it is
-        images = torch.from_numpy(pixels).movedim(-1, -3)
+        images = torch.from_numpy(np.take(self.images, rows, axis=0)).movedim(-1, -3)  # a copy of the source
         if self.augment is not None and (images.ndim == 3 or self.augment is mild_augmentation):
             images = self.augment(images)
         elif self.augment is not None:  # other transforms would change all pictures of a batch alike
@@ -191,14 +182,10 @@ class FaceAgeDataset(Dataset):
         augment = getattr(self.augment, "__name__", self.augment)
         return f"FaceAgeDataset({len(self)} faces, {hashlib.sha256(content).hexdigest()[:16]}, augment={augment})"
 
-    def __getstate__(self):  # a worker that is not forked maps the file anew instead of getting a copy of it
+    def __reduce__(self):  # a worker that is not forked maps the file anew instead of getting a copy of it
         whole = isinstance(getattr(self.images, "base", None), mmap.mmap)  # and not a slice of it
-        return self.__dict__ | ({"images": Path(self.images.filename)} if whole else {})
-
-    def __setstate__(self, state):
-        self.__dict__ |= state
-        if isinstance(self.images, Path):
-            self.images = np.load(self.images, mmap_mode="r")
+        images = Path(self.images.filename) if whole else self.images
+        return FaceAgeDataset, (images, self.ages, self.rows, self.augment)
 
 
 def rank_and_size():
@@ -209,33 +196,37 @@ def rank_and_size():
 class SharedBatches(BatchSampler):
     """The batches that one process would make, and of each the share of this process.
 
-    PyTorch's DistributedSampler shuffles otherwise than one process and fills up with repeated pictures; so shared,
-    the batches and the validated pictures are the same for any number of processes, and a training may change it.
+    Unlike those of PyTorch's DistributedSampler they are the same for any number of processes, without repetitions.
     """
 
+    seeded = (
+        False  # whether each has a seed for its worker, so that it draws the same whichever worker it is, or how old
+    )
+
     def __iter__(self):
-        rank, size = rank_and_size()
-        return filter(len, (batch[rank::size] for batch in super().__iter__()))
+        (rank, size), seed = rank_and_size(), None
+        if self.seeded:  # drawn as by a loader without workers, so that the order is the same
+            seed = torch.empty((), dtype=torch.int64).random_(generator=self.sampler.generator).item()
+        for number, batch in enumerate(super().__iter__()):
+            if share := batch[rank::size]:
+                yield (hash((seed, number, rank)) % 2**32, share) if self.seeded else share
 
 
 def make_loader(dataset, batch_size=64, train=False, seed=0, workers=0):
     """Return a `DataLoader`; `train` shuffles (with `seed`) and drops a last batch too small to learn from.
 
-    Under torchrun `batch_size` counts the pictures of all processes together, and each gets its share of every batch.
-    Raises `ValueError` when a training batch has no equal shares, since the mean of their gradients would be another.
+    Under torchrun each process gets its share of every batch. Raises `ValueError` when a training batch has no equal
+    shares, since the mean of their gradients would be another.
     """
+    size, largest = rank_and_size()[1], min(batch_size, len(dataset))
+    if train and largest % size:
+        raise ValueError(f"Batches of {largest} have no {size} equal shares: choose a multiple.")
     generator = torch.Generator().manual_seed(seed)
     order = RandomSampler(dataset, generator=generator) if train else SequentialSampler(dataset)
     batches = SharedBatches(order, batch_size, drop_last=train and len(dataset) > batch_size)
-    size = rank_and_size()[1]
-    if train and min(batch_size, len(dataset)) % size:
-        raise ValueError(f"Batches of {min(batch_size, len(dataset))} have no {size} equal shares: choose a multiple.")
-    # Without a batch size of its own the loader asks the dataset for whole batches. Its workers, if any, live for one
-    # epoch: they are seeded by the generator at its start, so a resumed training draws what an uninterrupted one draws.
-    how = {"generator": generator, "num_workers": workers, "worker_init_fn": partial(_seed_apart, rank_and_size()[0])}
+    batches.seeded = train and workers > 0
+    # Without a batch size of its own the loader asks the dataset for whole batches. It starts workers once, since that
+    # may take 20 seconds; what it then draws must not change the order.
+    drawn = torch.Generator() if workers else generator
+    how = {"num_workers": workers, "persistent_workers": workers > 0, "generator": drawn}
     return DataLoader(dataset, sampler=batches, batch_size=None, **how)
-
-
-def _seed_apart(rank, worker):
-    # The generator is the same in all processes, since it shuffles; their workers must not augment alike.
-    torch.manual_seed(torch.initial_seed() + 1_000 * rank)

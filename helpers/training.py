@@ -1,69 +1,49 @@
-"""One training loop for every model: one-cycle AdamW, bfloat16 where it is fast, averaged weights, the best checkpoint.
+"""One training loop for every model: that of notebook 05 with what a long training needs, also on many GPUs."""
 
-Notebook 05 writes the loop in a cell; `fit` is the same with what a long training needs. `python -m commands.train`
-calls it without a notebook, also under torchrun on many GPUs.
-"""
-
-import random
-import shutil
 import time
 import warnings
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
-from torch.nn import SyncBatchNorm
+from torch import nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from . import checkpoints
 from .checkpoints import load_weights
-from .datasets import FaceAgeDataset, make_loader, rank_and_size
+from .datasets import FaceAgeDataset, make_loader, rank_and_size, seed_everything
 from .models import AGES, to_years
 
-ALIKE = 0.01  # answers that spread by less than this share of what the ages do tell nothing about a face
 ALL_ALIKE = "The network answers nearly the same age for every face: take a smaller lr, more epochs or less decay."
 
 
 def setup(seed: int):
     """Seed everything and set what this machine needs: once, before anything is calculated."""
-    # Weights that no longer learn leave numbers below 1e-38 behind, with which a processor calculates many times
-    # slower. They count as zero. Threads take this over when they start, so it stands before the first calculation.
+    # Processors are many times slower with numbers below 1e-38, which weights that no longer learn leave behind. They
+    # count as zero. Threads take this over when they start.
     torch.set_flush_denormal(True)
     seed_everything(seed)
 
 
-def seed_everything(seed: int):
-    """Seed Python, NumPy and torch (every device)."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries still draw from it
-    torch.manual_seed(seed)
-
-
 def best_device() -> torch.device:
-    """Return CUDA, else MPS where it answers as the CPU does, else the CPU."""
+    """Return CUDA, else MPS where it answers as the CPU does (some batches it has got wrong), else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
-    mps = torch.backends.mps.is_available() and not dist.is_initialized() and answers_rightly("mps")
-    return torch.device("mps" if mps else "cpu")
-
-
-@lru_cache
-def answers_rightly(device) -> bool:
-    """Return whether `device` convolves a channels-last batch as the CPU does: MPS has given wrong numbers for some."""
-    told = _batch_on(device)
-    return torch.allclose(told, _batch_on("cpu"), rtol=1e-2, atol=1e-3)  # a NaN is not close to anything
+    mps = torch.backends.mps.is_available() and not dist.is_initialized()
+    right = mps and torch.allclose(_batch_on("mps"), _batch_on("cpu"), rtol=1e-2, atol=1e-3)  # NaN is close to nothing
+    return torch.device("mps" if right else "cpu")
 
 
 @torch.enable_grad()
 def _batch_on(device):
-    # The answers and the gradient of one layer, on the CPU. Nothing random, so that a seed means the same everywhere.
+    # The answers and the gradient of one layer, without a random number, so that a seed means the same everywhere.
     how = {"device": device, "memory_format": torch.channels_last}
     batch = torch.arange(2 * 3 * 32 * 32.0).sin().view(2, 3, 32, 32).to(**how)
     filters = torch.arange(8 * 3 * 3 * 3.0).cos().view(8, 3, 3, 3).to(**how).requires_grad_()
@@ -75,15 +55,9 @@ def _batch_on(device):
 @lru_cache
 @torch.enable_grad()  # also when `predict` is the first to ask
 def fast_bfloat16(device) -> bool:
-    """Return whether a convolution learns faster on `device` under bfloat16 autocast than in float32.
-
-    A GPU is asked whether it has the arithmetic. A CPU is measured, in some 50 ms: many calculate with bfloat16, but
-    four times as slowly.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    """Return whether a convolution learns faster on `device` under bfloat16 autocast: on many CPUs it is far slower."""
     if device.type != "cpu":
-        return False
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     features = torch.zeros(4, 64, 32, 32).to(memory_format=torch.channels_last)
     filters = torch.zeros(64, 64, 3, 3, requires_grad=True)  # nothing random, so that a resumed training stays the same
     seconds = {True: [], False: []}
@@ -112,14 +86,13 @@ def age_loss(output, ages, spread=2.0):
 
 
 def distil_loss(output, told):
-    """Return the loss of `output` against a teacher's output for the same pictures, both `(B, 1)` or `(B, len(AGES))`.
+    """Return the loss of `output` against a teacher's for the same pictures, both `(B, 1)` or `(B, len(AGES))`.
 
-    The absolute difference of the two ages, for distributions also their cross-entropy (Hinton et al. 2015).
-    Raises `ValueError` when the heads differ.
+    The difference of the two ages, and the cross-entropy of distributions (Hinton et al. 2015). Raises `ValueError`
+    when the heads differ.
     """
     if output.shape != told.shape:
-        counts = f"{told.shape[1]} outputs, the model {output.shape[1]}"
-        raise ValueError(f"The teacher has {counts}: give both the same head.")
+        raise ValueError(f"The teacher has {told.shape[1]} outputs, not {output.shape[1]}: give both the same head.")
     difference = F.l1_loss(to_years(output), to_years(told))
     return difference if output.shape[1] == 1 else difference + F.cross_entropy(output.float(), told.float().softmax(1))
 
@@ -131,18 +104,14 @@ def predict(model, loader, read=to_years):
     model.eval()
     years = []
     for batch, _ in loader:
-        batch = batch.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-            years.append(read(model(batch)).cpu())
+            years.append(read(model(batch.to(device, memory_format=torch.channels_last))).cpu())
     return torch.cat(years).numpy()
 
 
 def with_teacher(faces, teacher):
-    """Return a `FaceAgeDataset` whose labels are the age and what `teacher` answers, `(1 + outputs,)`, for `age_loss`.
-
-    The teacher sees each picture once, as it is: to ask it about every augmented one would take longer than the
-    training of a small network.
-    """
+    """Return a `FaceAgeDataset` whose labels are the age and the answer of `teacher`, `(1 + outputs,)`."""
+    # It sees each picture once, not augmented: to ask about every epoch's takes longer than to train a small network.
     told = predict(teacher, make_loader(FaceAgeDataset(faces.images, faces.ages, faces.rows), 32), torch.Tensor.float)
     labels = np.full((len(faces.ages), 1 + told.shape[1]), np.nan, np.float32)
     labels[faces.rows] = np.column_stack([faces.ages[faces.rows], told])
@@ -150,25 +119,35 @@ def with_teacher(faces, teacher):
 
 
 def settings_of(model, train_loader, **how) -> dict:
-    """Return what a checkpoint notes of a training: `checkpoints.describe`, and what `age_loss` says of fixed outputs.
+    """Return what a checkpoint notes: `how` a training is done (options of `fit`), on which faces and for which ages.
 
-    `how`: `epochs, lr, weight_decay, patience, decay, head_lr` of `fit`.
+    `loss` is the `age_loss` of fixed outputs. Raises `ValueError` when nothing can be trained with a number of `how`.
     """
+    how = {name: value.item() if hasattr(value, "item") else value for name, value in how.items()}
+    for name, value in how.items():  # PyTorch would end in a traceback, or train nothing without a word
+        if value is None and name in ("patience", "head_lr"):
+            continue
+        whole, below = name in ("epochs", "patience"), 1 if name == "decay" else np.inf
+        fits = isinstance(value, int if whole else Real) and 0 <= value < below
+        if not fits or value == 0 and name not in ("weight_decay", "decay"):
+            wanted = "whole number above 0" if whole else "number above 0" + " and below 1" * (below == 1)
+            raise ValueError(f"{name} is {value!r}: give a {wanted}.")
+    how |= {"batch_size": int(train_loader.sampler.batch_size), "steps": how["epochs"] * len(train_loader)}
+    how |= {"seed": train_loader.sampler.sampler.generator.initial_seed()} | checkpoints.names_of(train_loader.dataset)
     losses = [age_loss(torch.zeros(1, outputs), torch.tensor([30.0])).item() for outputs in (1, len(AGES))]
-    return checkpoints.describe(model, train_loader, how) | {"loss": losses}
+    return how | {"model": checkpoints.digest(repr(model).encode()), "loss": losses}
 
 
 def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patience=None, decay=0.99, head_lr=None):
     """Train `model`; leave it with the weights of its best epoch and return the history, one row an epoch.
 
-    Columns: `epoch, train_loss, valid_mae` (years), `lr, seconds`. `train`, `valid`: loaders. The weights that are
-    validated and kept are an exponential average over steps with `decay`. Stops after `patience` epochs without a
-    better `valid_mae`. `head_lr`: the learning rate of `model.head`, if another than `lr`: where only the head is new.
-    `folder` gets `best.pt` (weights, `settings_of`), TensorBoard logs, and `last.pt` after every epoch, from which an
-    interrupted training with the same settings goes on to the same result; a finished one removes it. One with other
-    settings begins anew and keeps what it finds as `former_last.pt` and `former_best.pt`.
+    Columns: `epoch, train_loss, valid_mae` (years), `lr, seconds`. `train`, `valid`: loaders. What is validated and
+    kept is an exponential average of the weights over steps with `decay`. Stops after `patience` epochs without a
+    better `valid_mae`. `head_lr`: another learning rate for `model.head`, where only that is new.
+    `folder` gets `best.pt` (weights, `settings_of`), TensorBoard logs, and until the end `last.pt`, from which an
+    interrupted training goes on to the same result; with other settings it begins anew and keeps what it finds.
     Under torchrun every process calls this: gradients and the history are those of all, the first one writes the files.
-    Raises `ValueError` when a loader has no batch or `last.pt` is damaged, `FloatingPointError` on divergence.
+    Raises `ValueError` on faces or files that cannot be used, `FloatingPointError` on divergence.
     """
     folder, device, (rank, size) = Path(folder), best_device(), rank_and_size()
     _check_faces(train, valid, size)
@@ -178,43 +157,44 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
     model.to(device, memory_format=torch.channels_last)
     network = _distributed(model, device) if size > 1 else model
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings["decay"]), use_buffers=True)
-    state = {"model": model, "averaged": averaged} | _one_cycle(model, settings)
-    history = checkpoints.resume(folder / "last.pt", state, settings, train.generator)
-    if not history and rank == 0:  # the curves of a former training would be drawn over these
-        shutil.rmtree(folder / "logs", ignore_errors=True)
-    log = SummaryWriter(folder / "logs") if rank == 0 else None
+    optimiser, schedule = _one_cycle(model, settings)
+    state = {"model": model, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
+    history = checkpoints.resume(folder / "last.pt", state, settings, train.sampler.sampler.generator)
+    log = SummaryWriter(folder / "logs", purge_step=len(history) + 1) if rank == 0 else None  # hides former curves
     truth = np.concatenate([ages.numpy() for _, ages in valid])
 
     for epoch in range(len(history) + 1, epochs + 1):
-        if patience is not None and history and len(history) - _best(history) >= patience:
+        former = [row["valid_mae"] for row in history]
+        if patience is not None and former and len(former) - 1 - np.argmin(former) >= patience:
             break  # asked here, so that a training resumed after its last epoch stops as well
         started = time.perf_counter()
         torch.manual_seed(hash((settings["seed"], epoch, rank)))  # a resumed one augments as an uninterrupted one
-        title = f"epoch {epoch}/{epochs}"
-        trained = _train_epoch(network, averaged, train, state["optimiser"], state["schedule"], device, title)
+        trained = _train_epoch(network, averaged, train, optimiser, schedule, device, f"epoch {epoch}/{epochs}")
         if size > 1:  # each has normalised its own share of the batches; all validate what the first one saves
             for buffer in averaged.module.buffers():
                 dist.broadcast(buffer, 0)
         answers = predict(averaged.module, valid)
         errors = np.abs(answers - truth)
-        loss, steps, error, faces = _sum(*trained, errors.sum(dtype=float), len(errors))
-        row = {"epoch": epoch, "train_loss": loss / steps, "valid_mae": error / faces}
+        sums = torch.tensor([*trained, errors.sum(dtype=float), len(errors)], dtype=torch.float64)
+        if size > 1:
+            dist.all_reduce(sums)
+        loss, steps, error, faces = sums.tolist()
+        row = {"epoch": epoch, "train_loss": loss / steps, "valid_mae": error / faces, "lr": schedule.get_last_lr()[0]}
         if not np.isfinite([*row.values()]).all():
             raise FloatingPointError(f"The loss is not a number in epoch {epoch}: train with a smaller lr than {lr}.")
-        if rank == 0 and len(answers) > 1 and answers.std() < ALIKE * truth.std():
+        if rank == 0 and answers.std() < 0.01 * truth.std():
             warnings.warn(ALL_ALIKE, stacklevel=2)
-        row["lr"] = state["schedule"].get_last_lr()[0]
         history.append(row | {"seconds": time.perf_counter() - started})
         if rank > 0:
             continue
         for name in ("train_loss", "valid_mae", "lr"):
             log.add_scalar(name, row[name], epoch)
-        if _best(history) == epoch:
+        if row["valid_mae"] < min(former, default=np.inf):
             best = {"model": averaged.module.state_dict(), "settings": settings, "epoch": epoch}
             checkpoints.save(folder / "best.pt", best)
         if epoch < epochs:  # after the last one there is nothing to go on with
-            last = {name: part.state_dict() for name, part in state.items()} | {"order": train.generator.get_state()}
-            checkpoints.save(folder / "last.pt", last | {"settings": settings, "history": history})
+            last = {"settings": settings, "history": history, "order": train.sampler.sampler.generator.get_state()}
+            checkpoints.save(folder / "last.pt", last | {name: part.state_dict() for name, part in state.items()})
 
     if rank == 0:
         log.close()
@@ -228,11 +208,9 @@ def fit(model, train, valid, epochs, folder, lr=1e-3, weight_decay=0.01, patienc
 
 
 def _check_faces(train, valid, size):
-    if not len(train) or not len(valid.dataset):
-        raise ValueError("The training or validation part has no picture: check the labels table and the split.")
-    if len(valid.dataset) < size:
-        faces = f"{len(valid.dataset)} faces to validate"
-        raise ValueError(f"{faces} are too few for {size} processes: start fewer.")
+    if not len(train) or len(valid.dataset) < size:
+        which = "The training part has no picture, or the validation part fewer than one for each process"
+        raise ValueError(f"{which}: check the labels table and the split.")
     for faces in (train.dataset, valid.dataset):
         ages = faces.ages[faces.rows].reshape(len(faces), -1)[:, 0]
         wrong = ages[~((ages >= AGES[0].item()) & (ages <= AGES[-1].item()))]  # NaN as well
@@ -243,8 +221,8 @@ def _check_faces(train, valid, size):
 
 def _distributed(model, device):
     if device.type == "cuda":  # on CPUs each process normalises with its own share of the batch
-        SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, gradient_as_bucket_view=True)  # no copies back
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)  # no copies back
 
 
 def _one_cycle(model, settings):
@@ -254,18 +232,9 @@ def _one_cycle(model, settings):
         body = [weights for name, weights in model.named_parameters() if not name.startswith("head.")]
         rates, groups = [*rates, settings["head_lr"]], [{"params": body}, {"params": model.head.parameters()}]
     optimiser = torch.optim.AdamW(groups, weight_decay=settings["weight_decay"], fused=True)
-    # OneCycleLR divides by zero when a quarter of the steps is one step.
-    steps = max(settings["steps"], 5)
+    steps = max(settings["steps"], 5)  # OneCycleLR divides by zero when a quarter of the steps is one step
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.25)
-    return {"optimiser": optimiser, "schedule": schedule}
-
-
-def _sum(*numbers):
-    # Over all processes, on the CPU, because not every device knows float64.
-    total = torch.tensor(numbers, dtype=torch.float64)
-    if dist.is_initialized():
-        dist.all_reduce(total)
-    return total.tolist()
+    return optimiser, schedule
 
 
 def _train_epoch(model, averaged, loader, optimiser, schedule, device, title):
@@ -279,19 +248,9 @@ def _train_epoch(model, averaged, loader, optimiser, schedule, device, title):
             loss = age_loss(model(batch), ages)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         schedule.step()
         averaged.update_parameters(model)
         total += loss.item()
     return total, len(loader)
-
-
-def _best(history):
-    return min(history, key=lambda row: row["valid_mae"])["epoch"]
-
-
-if __name__ == "__main__":
-    from commands.train import main  # which moved there
-
-    main()

@@ -1,6 +1,8 @@
 """The split keeps its promises for any ages and people; the loader hands out what it was given."""
 
+import multiprocessing
 import pickle
+import random
 from functools import partial
 
 import numpy as np
@@ -357,9 +359,33 @@ def test_workers_of_several_processes_augment_each_in_their_own_way(monkeypatch)
     assert torch.equal(met[0], next(iter(make_loader(data, 8, train=True, workers=1)))[0])
 
 
-def test_workers_give_the_same_batches():
+def test_workers_give_the_same_batches_in_every_epoch():
     data = FaceAgeDataset(*toy(6))
-    assert seen(make_loader(data, 2, train=True, workers=1)) == seen(make_loader(data, 2, train=True))
+    loaders = make_loader(data, 2, train=True, workers=2), make_loader(data, 2, train=True)
+    for _ in range(3):
+        assert seen(loaders[0]) == seen(loaders[1])
+    assert seen(make_loader(data, 2, workers=1)) == seen(make_loader(data, 2))
+
+
+def anything(image):
+    """A change that draws from all three sources of chance."""
+    return (image + random.randrange(80) + np.random.randint(80) + torch.randint(80, ())).to(torch.uint8)  # noqa: NPY002
+
+
+def test_workers_are_started_once_and_draw_anew_in_each_epoch():
+    data, met = FaceAgeDataset(*toy(6), augment=anything), {}
+    for workers, start in ((2, None), (1, "spawn")):  # as on this system, and as on macOS and Windows
+        loader = make_loader(data, 2, train=True, workers=workers)
+        loader.multiprocessing_context = start
+        others, pids, batches = set(multiprocessing.active_children()), [], []
+        for _ in range(2):
+            batches += [batch for batch, _ in loader]
+            pids.append({worker.pid for worker in set(multiprocessing.active_children()) - others})
+        assert pids[0] == pids[1] and len(pids[0]) == workers
+        met[workers] = torch.cat(batches)
+        assert len({picture.numpy().tobytes() for picture in met[workers]}) == 12
+        del loader
+    assert torch.equal(met[1], met[2])  # whichever worker makes a batch
 
 
 def test_the_committed_split_of_the_shipped_faces_can_be_made_again():

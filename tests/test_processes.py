@@ -194,7 +194,7 @@ def test_the_processes_talk_by_gpu_and_by_cpu(monkeypatch, gpus, local):
         cli.join_the_others()
     *device, backend = asked
     knows = dist.distributed_c10d.BackendConfig(backend).get_device_backend_map()
-    assert knows["cpu"] == "gloo"  # on which `_sum` adds
+    assert knows["cpu"] == "gloo"  # on which `fit` adds
     assert device == ([] if gpus == 0 else [local]) and (gpus == 0 or knows["cuda"] == "nccl")
 
 
@@ -311,8 +311,7 @@ def test_the_face_resnet_is_fine_tuned_as_in_notebook_06():
 
 def test_an_interrupted_command_says_how_to_go_on(photos):
     root, folder = photos
-    # The command stood in helpers.training once, and that still works.
-    line = [sys.executable, "-m", "helpers.training", "--data", str(folder), "--epochs", "1000", "--batch-size", "8"]
+    line = [sys.executable, "-m", "commands.train", "--data", str(folder), "--epochs", "1000", "--batch-size", "8"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     running = subprocess.Popen(line, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
     checkpoint = root / "runs" / "my_photos_é" / "torchrun" / "simple_cnn" / "last.pt"
