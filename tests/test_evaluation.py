@@ -412,4 +412,6 @@ def test_a_table_of_the_model_card_is_markdown():
     cell = from_notebook("08_robustness", "as_table", "with_interval")
     table = pd.DataFrame({"model": ["a"], "mae": [1.234], "mae_low": [1.0], "mae_high": [2.0], "n": [7]})
     assert cell.as_table(table[["model", "mae", "n"]]) == "| model | mae | n |\n| --- | --- | --- |\n| a | 1.23 | 7 |\n"
+    groups = pd.DataFrame({"group": ["who: a|b"], "people": [5]})  # as a column of a CSV may call them
+    assert cell.as_table(groups).splitlines()[2] == r"| who: a\|b | 5 |"
     assert cell.with_interval(table, "mae") == ["1.23 [1.00, 2.00]"]
