@@ -42,7 +42,6 @@ def export(network, path):
     how = {"input_names": ["pictures"], "output_names": ["years"], "external_data": False}  # one file
     with atomic(path) as temporary:
         torch.onnx.export(whole, (pictures,), temporary, dynamic_shapes=(batch,), verbose=False, **how)
-        onnx.checker.check_model(temporary, full_check=True)
 
 
 def quantise(path, quantised, images):
@@ -65,12 +64,8 @@ def quantise(path, quantised, images):
 
 
 def write_facts(path, **facts):
-    """Store `facts` (of what JSON knows) in the metadata of the ONNX file `path`, in place of those it has.
-
-    A photo needs `margin`, `half_width`, `mae` and `ages` (the youngest and oldest that it knows).
-    """
+    """Make `facts` the metadata of the ONNX file `path`, as JSON. A photo needs `margin, half_width, mae, ages`."""
     model = onnx.load(path)
-    del model.metadata_props[:]
     onnx.helper.set_model_props(model, {name: json.dumps(fact) for name, fact in facts.items()})
     with atomic(path) as temporary:
         onnx.save(model, temporary)
@@ -98,8 +93,7 @@ def load(path, threads=0, facts=True):
         raise ValueError(f"{path} is not an ONNX model, or damaged: export it again with {MADE_BY}.") from error
     puts = [(put.name, put.type, put.shape[1:]) for put in (*model.get_inputs(), *model.get_outputs())]
     if puts != [("pictures", "tensor(uint8)", [SIDE, SIDE, 3]), ("years", "tensor(float)", [])]:
-        what = "is a model of another kind: it takes no pictures or gives no years"
-        raise ValueError(f"{path} {what}; export it with {MADE_BY}.")
+        raise ValueError(f"{path} is a model of another kind, not from pictures to years: export it with {MADE_BY}.")
     if facts and not {"margin", "half_width", "mae"} <= known.keys():
         raise ValueError(f"{path} does not say how a face is cropped: export it with {MADE_BY}.")
     return model
