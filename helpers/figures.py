@@ -113,7 +113,8 @@ def learning_curves(history, baseline, name, loss_in_years=True):
     panels = [["error", "lr"]] if loss_in_years else [["error", "loss"], ["error", "lr"]]
     figure, axes = plt.subplot_mosaic(panels, figsize=(WIDTH, 3.6), width_ratios=(2.4, 1))
     error, rate, loss = axes["error"], axes["lr"], axes.get("loss", axes["error"])
-    epochs, best, dots = history["epoch"], history.loc[history["valid_mae"].idxmin()], {"marker": "o", "markersize": 4}
+    epochs, best = history["epoch"], history.loc[history["valid_mae"].idxmin()]
+    dots = {"marker": "o", "markersize": 4}
     if baseline is not None:
         error.axhline(baseline, color="0.45", linestyle="--", label=f"guess the median: {baseline:.2f}")
     loss.plot(epochs, history["train_loss"], color=PART_COLOURS["train"], label="training set", **dots)
