@@ -4,16 +4,13 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
-from sklearn.metrics import mean_absolute_error, mean_squared_error
 from sklearn.pipeline import make_pipeline
 
 from .labels import AGE_MAX, AGE_MIN
 from .paths import atomic, run_dir
 
-DRAWS = 2000
 
-
-def bootstrap_means(values, groups=None, draws=DRAWS) -> np.ndarray:
+def bootstrap_means(values, groups=None, draws=2000) -> np.ndarray:
     """Return `draws` means of `values` `(N,)`: of `groups` (people) drawn with replacement, with all their pictures.
 
     A picture is its own group if omitted. Source: Efron and Tibshirani 1993, the cluster bootstrap.
@@ -26,6 +23,12 @@ def bootstrap_means(values, groups=None, draws=DRAWS) -> np.ndarray:
     return np.array([sums[people].sum() / sizes[people].sum() for people in drawn])
 
 
+def mean_interval(values, groups=None, draws=2000):
+    """Return `(mean, low, high)` of `values` `(N,)` with the 95% bootstrap interval, drawn by `groups` (people)."""
+    low, high = np.quantile(bootstrap_means(values, groups, draws), [0.025, 0.975])
+    return float(np.mean(values)), float(low), float(high)
+
+
 def metrics(true, predicted, groups=None) -> dict:
     """Return `mae` with its 95% interval `mae_low, mae_high`, `mse, rmse, cs5, bias` and `n`.
 
@@ -35,37 +38,26 @@ def metrics(true, predicted, groups=None) -> dict:
     true, predicted = np.asarray(true, float), np.asarray(predicted, float)
     if true.shape != predicted.shape:  # (N,) − (N, 1) would quietly become (N, N)
         raise ValueError(f"{predicted.shape} predictions for {true.shape} ages: one number a picture is needed.")
-    if len(true) == 0 or not np.isfinite(predicted - true).all():
-        raise ValueError("No pictures, or a prediction that is not a number: the model diverged or the set is empty.")
     error = predicted - true
-    _, low, high = mean_interval(np.abs(error), groups)
-    mae, mse = mean_absolute_error(true, predicted), mean_squared_error(true, predicted)
-    cs5 = float((np.abs(error) <= 5).mean())
+    if len(true) == 0 or not np.isfinite(error).all():
+        raise ValueError("No pictures, or a prediction that is not a number: the model diverged or the set is empty.")
+    mae, low, high = mean_interval(np.abs(error), groups)
+    mse, cs5 = float((error**2).mean()), float((np.abs(error) <= 5).mean())
     found = {"mae": mae, "mae_low": low, "mae_high": high, "mse": mse, "rmse": mse**0.5, "cs5": cs5}
     return found | {"bias": float(error.mean()), "n": len(true)}
 
 
 def paired_difference(true, predicted, reference, groups=None):
-    """Return `(difference, low, high)`: the MAE of `predicted` minus that of `reference`, with its 95% interval.
-
-    What makes a face hard for both cancels out.
-    """
-    gap = np.abs(np.asarray(predicted) - true) - np.abs(np.asarray(reference) - true)
-    return mean_interval(gap, groups)
-
-
-def mean_interval(values, groups=None, draws=DRAWS):
-    """Return `(mean, low, high)` of `values` `(N,)` with the 95% bootstrap interval, drawn by `groups` (people)."""
-    low, high = np.quantile(bootstrap_means(values, groups, draws), [0.025, 0.975])
-    return float(np.mean(values)), float(low), float(high)
+    """Return `(difference, low, high)`: MAE of `predicted` − MAE of `reference`, years, with its 95% interval."""
+    # Face by face, so that what makes a face hard for both cancels out.
+    return mean_interval(np.abs(np.asarray(predicted) - true) - np.abs(np.asarray(reference) - true), groups)
 
 
 def conformal_radius(absolute_errors, level=0.9) -> float:
     """Return the half width, years, of intervals that hold the age of a new face with probability `level`.
 
-    It is the ⌈(N + 1) · level⌉-th smallest of `absolute_errors` `(N,)`, of faces that taught and chose nothing; or of
-    errors divided by a scale of each face. Raises `ValueError` when they are too few.
-    Source: Vovk et al. 2005; Lei et al. 2018, split conformal prediction.
+    It is the ⌈(N + 1) · level⌉-th smallest of `absolute_errors` `(N,)`, of faces that taught and chose nothing. Raises
+    `ValueError` when they are too few. Source: Vovk et al. 2005; Lei et al. 2018, split conformal prediction.
     """
     errors = np.sort(np.asarray(absolute_errors, float))
     rank = int(np.ceil(round((len(errors) + 1) * level, 9)))  # 0.9 has no exact binary form: 9.000000001 is meant as 9
@@ -75,16 +67,16 @@ def conformal_radius(absolute_errors, level=0.9) -> float:
     return float(errors[rank - 1])
 
 
-def age_bands(ages, width=5):
-    """Return the band of each age, "20-24" to "45-50": `width` years from the lowest age on, the last one longer."""
-    edges = [*range(AGE_MIN, max(AGE_MIN + 1, AGE_MAX + 2 - width), width), AGE_MAX + 1]
+def age_bands(ages):
+    """Return the band of each age, "20-24" to "45-50": five years from the lowest age on, the last one longer."""
+    edges = [*range(AGE_MIN, AGE_MAX - 3, 5), AGE_MAX + 1]
     return pd.cut(ages, edges, right=False, labels=[f"{a}-{b - 1}" for a, b in zip(edges, edges[1:])])
 
 
-def by_age_band(true, predicted, width=5) -> pd.DataFrame:
-    """Return `n, mae, bias` for each band of `width` years of the true age."""
+def by_age_band(true, predicted) -> pd.DataFrame:
+    """Return `n, mae, bias` for each of the `age_bands` of the true age."""
     error = np.asarray(predicted) - np.asarray(true)
-    table = pd.DataFrame({"band": age_bands(np.asarray(true), width), "error": error, "absolute": np.abs(error)})
+    table = pd.DataFrame({"band": age_bands(np.asarray(true)), "error": error, "absolute": np.abs(error)})
     bands = table.groupby("band", observed=False)
     return bands.agg(n=("error", "size"), mae=("absolute", "mean"), bias=("error", "mean"))
 
@@ -94,12 +86,10 @@ def pixels_ridge(images, rows, ages, target_rows) -> np.ndarray:
 
     `images`: uint8 `(N, 128, 128, 3)`; `ages`: years of the training `rows`.
     """
-
-    def small(which):
-        return images[which].reshape(len(which), 32, 4, 32, 4, 3).mean((2, 4, 5)).reshape(len(which), -1)
-
+    squares = (images[which].reshape(-1, 32, 4, 32, 4, 3) for which in (rows, target_rows))
+    small, target = (square.mean((2, 4, 5)).reshape(-1, 32 * 32) for square in squares)
     model = make_pipeline(PCA(min(150, len(rows) - 1), svd_solver="full"), RidgeCV(10.0 ** np.arange(0, 8)))
-    return model.fit(small(rows), ages).predict(small(target_rows))
+    return model.fit(small, ages).predict(target)
 
 
 def best_possible(ages, offsets, apparent) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 import copy
 import json
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,9 +40,8 @@ def export(network, path):
     whole = FromPixels(copy.deepcopy(network)).cpu().eval()
     pictures, batch = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8), {0: torch.export.Dim("batch", min=1)}
     how = {"input_names": ["pictures"], "output_names": ["years"], "external_data": False}  # one file
-    with atomic(path) as temporary, redirect_stdout(StringIO()):  # the exporter tells every step
+    with atomic(path) as temporary:
         torch.onnx.export(whole, (pictures,), temporary, dynamic_shapes=(batch,), verbose=False, **how)
-        onnx.checker.check_model(temporary, full_check=True)
 
 
 def quantise(path, quantised, images):
@@ -58,28 +55,17 @@ def quantise(path, quantised, images):
         model = onnx.load(temporary)
         last = [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul")][-1]
         batches = ({"pictures": np.asarray(images[i : i + 16])} for i in range(0, len(images), 16))
-        quantization.quantize_static(
-            model,
-            temporary,
-            SimpleNamespace(get_next=lambda: next(batches, None)),
-            # With Relu and Clip (ReLU6) an activation becomes a part of the layer before it: quicker, and finer steps.
-            op_types_to_quantize=["Conv", "Relu", "Clip", "MaxPool", "Add", "GlobalAveragePool", "Gemm", "MatMul"],
-            nodes_to_exclude=[last],
-            per_channel=True,
-            # Seven bits of weights: on a CPU without VNNI sums of eight would overflow, so it would answer differently.
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-        )
+        reader = SimpleNamespace(get_next=lambda: next(batches, None))
+        # With Relu and Clip (ReLU6) an activation becomes a part of the layer before it: quicker, and finer steps.
+        layers = ["Conv", "Relu", "Clip", "MaxPool", "Add", "GlobalAveragePool", "Gemm", "MatMul"]
+        how = {"per_channel": True, "activation_type": quantization.QuantType.QUInt8, "nodes_to_exclude": [last]}
+        # Seven bits of weights: on a CPU without VNNI sums of eight would overflow, so it would answer differently.
+        quantization.quantize_static(model, temporary, reader, op_types_to_quantize=layers, reduce_range=True, **how)
 
 
 def write_facts(path, **facts):
-    """Store `facts` (of what JSON knows) in the metadata of the ONNX file `path`, in place of those it has.
-
-    A photo needs `margin`, `half_width`, `mae` and `ages` (the youngest and oldest that it knows). The others tell
-    where the model comes from.
-    """
+    """Make `facts` the metadata of the ONNX file `path`, as JSON. A photo needs `margin, half_width, mae, ages`."""
     model = onnx.load(path)
-    del model.metadata_props[:]
     onnx.helper.set_model_props(model, {name: json.dumps(fact) for name, fact in facts.items()})
     with atomic(path) as temporary:
         onnx.save(model, temporary)
@@ -102,15 +88,13 @@ def load(path, threads=0, facts=True):
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     try:
         model = onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
-        complete = not facts or {"margin", "half_width", "mae"} <= model.get_modelmeta().custom_metadata_map.keys()
+        known = model.get_modelmeta().custom_metadata_map
     except Exception as error:  # ONNX Runtime has an exception of its own for each way to be damaged
         raise ValueError(f"{path} is not an ONNX model, or damaged: export it again with {MADE_BY}.") from error
-    puts = [[(put.name, put.type, put.shape[1:]) for put in end()] for end in (model.get_inputs, model.get_outputs)]
-    if puts != [[("pictures", "tensor(uint8)", [SIDE, SIDE, 3])], [("years", "tensor(float)", [])]]:
-        raise ValueError(
-            f"{path} is a model of another kind: it takes no pictures or gives no years; export it with {MADE_BY}."
-        )
-    if not complete:
+    puts = [(put.name, put.type, put.shape[1:]) for put in (*model.get_inputs(), *model.get_outputs())]
+    if puts != [("pictures", "tensor(uint8)", [SIDE, SIDE, 3]), ("years", "tensor(float)", [])]:
+        raise ValueError(f"{path} is a model of another kind, not from pictures to years: export it with {MADE_BY}.")
+    if facts and not {"margin", "half_width", "mae"} <= known.keys():
         raise ValueError(f"{path} does not say how a face is cropped: export it with {MADE_BY}.")
     return model
 

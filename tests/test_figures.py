@@ -26,9 +26,11 @@ CURVE = pd.DataFrame({"value": [4.0, 5], "low": [3.5, 4], "high": [4.5, 6]}, ind
 
 DRAW = {
     "learning_curves": lambda: figures.learning_curves(HISTORY, 7.4, "SimpleCNN"),
-    "learning_curves, other unit": lambda: figures.learning_curves(HISTORY, loss_in_years=False),
+    "learning_curves, other unit": lambda: figures.learning_curves(HISTORY, None, "ResNet", loss_in_years=False),
     "predicted_against_true": lambda: figures.predicted_against_true([20, 30, 50], [25.0, 30, 45], "test", "MAE 3.3"),
-    "predicted_against_true, many": lambda: figures.predicted_against_true([20, 50] * 2000, [25.0, 60] * 2000, "test"),
+    "predicted_against_true, many": lambda: figures.predicted_against_true(
+        [20, 50] * 2000, [25.0, 60] * 2000, "test", ""
+    ),
     "error_by_age": lambda: figures.error_by_age({"SimpleCNN": BANDS, "ResNet": BANDS}),
     "results_chart": lambda: figures.results_chart(RESULTS),
     "lines": lambda: figures.lines({"SimpleCNN": CURVE, "ResNet": CURVE[["value"]] + 1}, "zoom", "MAE", 1.0, "as is"),
@@ -91,8 +93,9 @@ def test_learning_curves_show_both_errors_and_mark_the_best_epoch():
     assert set(lines["guess the median: 7.40"].get_ydata()) == {7.4}
     assert figure.axes[0].get_ylabel() == "mean absolute error, years"
     assert figure.axes[1].lines[0].get_ydata() == pytest.approx([0.1, 1, 0])
-    three = figures.learning_curves(HISTORY, loss_in_years=False).axes
-    assert [axis.get_title(loc="left") for axis in three] == ["Error", "Loss, training set", "Learning rate × 1000"]
+    three = figures.learning_curves(HISTORY, None, "ResNet", loss_in_years=False).axes
+    titles = [axis.get_title(loc="left") for axis in three]
+    assert titles == ["ResNet: error", "Loss, training set", "Learning rate × 1000"]
 
 
 def test_predictions_stand_over_true_ages():
@@ -179,11 +182,6 @@ def test_a_name_of_letters_that_cannot_be_drawn_stays_short_and_keeps_its_ends()
 def test_fonts_of_the_system_are_used_and_missing_ones_are_not_asked_for():
     present = {font.name for font in figures.font_manager.fontManager.ttflist}
     assert plt.rcParams["font.family"][0] == "sans-serif" and set(plt.rcParams["font.family"][1:]) <= present
-
-
-def test_a_name_that_begins_with_an_underscore_has_its_place_in_the_legend():
-    for figure in (figures.lines({"_mine": CURVE}, "x", "y"), figures.error_by_age({"_mine": BANDS})):
-        assert texts(figure.legends[0].get_texts()) == [" _mine"]
 
 
 def test_more_models_than_colours_are_drawn():
