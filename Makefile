@@ -11,7 +11,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 2147483647
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab phone refresh seeds bench faces lint clean
+.PHONY: help run ages test lab phone refresh seeds bench faces lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 15
@@ -27,6 +27,9 @@ $(READY): requirements.txt requirements-optional.txt pyproject.toml
 
 run: $(READY)  ## execute the notebooks in order on the photos of AGE_DATA (the shipped faces if unset), print the results; SEED=1 trains with another seed
 	@$(PY) run.py $(if $(SEED),--seed $(SEED))
+
+ages: $(READY)  ## the ages in your photos: make ages PHOTOS="photo.jpg holidays/"; writes annotated/, replaces nothing
+	@$(PY) -m commands.ages $(PHOTOS)
 
 test: $(READY)  ## the unit tests, then every notebook with its output compared
 	@env -u AGE_DATA $(PY) -m pytest

@@ -65,7 +65,8 @@ def model_for_photos() -> Path:
 
 def origin_of(file) -> str:
     """Return in words what the model in the ONNX file `file` has learnt from, and its error. Raises as `load` does."""
-    facts = facts_of(load(file))
+    facts, file = facts_of(load(file)), Path(file).resolve()
+    file = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
     if DRAWN.fullmatch(facts.get("data", "")):
         return f"{file} has learnt from drawn faces: for photos of people its ages mean little"
     text = f"{file} has learnt from {facts.get('data', 'photos')} and errs there by {facts['mae']:.1f} years on average"

@@ -442,3 +442,36 @@ def test_a_model_of_another_split_is_passed_over(model_file, tmp_path, monkeypat
     one_sentence(said[0], tmp_path / "deploy" / "b.onnx", "another split", "notebook 09_deployment")
     monkeypatch.setattr(datasets, "tables_dir", lambda: tmp_path)  # without a split nothing can be told
     assert deploy.best_model() == tmp_path / "deploy" / "c.onnx"
+
+
+# The models that are shipped for photos
+
+SHIPPED_MODELS = sorted(deploy.SHIPPED.parent.glob("*.onnx"))
+
+
+def test_two_models_for_photos_are_shipped():
+    sizes = {file.name: file.stat().st_size / 1e6 for file in SHIPPED_MODELS}
+    assert list(sizes) == ["compact_resnet_photos.onnx", "face_resnet_photos.onnx"]
+    assert sizes["face_resnet_photos.onnx"] <= 6 and sizes["compact_resnet_photos.onnx"] <= 0.7
+
+
+@pytest.mark.parametrize("file", SHIPPED_MODELS, ids=lambda file: file.stem)
+def test_a_shipped_model_knows_where_it_comes_from_and_no_machine(file):
+    facts = export.facts_of(export.load(file))
+    assert facts["ages"] == [20, 60] and facts["data"] == "UTKFace" and len(facts["margin"]) == 5
+    assert 0 < facts["mae"] < facts["half_width"] and facts["elsewhere"].keys() == {"mae", "bias", "held"}
+    assert b"site-packages" not in file.read_bytes() and str(paths.ROOT).encode() not in file.read_bytes()
+    told = deploy.origin_of(file)
+    assert told.startswith(f"data{os.sep}models") and "UTKFace" in told and "another source" in told
+
+
+@pytest.mark.parametrize("file", SHIPPED_MODELS, ids=lambda file: file.stem)
+def test_a_shipped_model_is_steady_under_what_happens_to_photos(file, shipped):
+    """Drawn faces: their ages mean little to it, but the same face must keep its age in half the size or mirrored."""
+    model, faces = export.load(file), np.stack([cv2.resize(face, (128, 128)) for face in shipped])
+    years = export.years_of(model, faces)
+    halves = [cv2.resize(face, (64, 64), interpolation=cv2.INTER_AREA) for face in faces]
+    small = np.stack([cv2.resize(face, (128, 128)) for face in halves])
+    assert np.median(np.abs(export.years_of(model, small) - years)) < 3
+    assert np.median(np.abs(export.years_of(model, np.ascontiguousarray(faces[:, :, ::-1])) - years)) < 3
+    assert years.std() > 0.5 and ((years > 15) & (years < 65)).all()

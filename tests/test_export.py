@@ -6,7 +6,7 @@ import pytest
 import torch
 from faces import one_sentence, toy
 
-from helpers import datasets, export, models, training
+from helpers import datasets, export, models, paths, training
 
 FACTS = {"margin": [[0.4, 0.4], [0.6, 0.4]], "half_width": 7.5, "mae": 4.25, "data": "démo"}
 
@@ -162,7 +162,13 @@ def test_weights_have_eight_bits_but_those_of_the_last_layer(learnt):
     for node in layers[:-1]:
         assert made_by[node.input[1]].op_type == "DequantizeLinear"
         assert weights[made_by[node.input[1]].input[0]] == onnx.TensorProto.INT8
-    assert weights[layers[-1].input[1]] == onnx.TensorProto.FLOAT
+    assert made_by[layers[-1].input[1]].op_type == "Cast"
+    assert weights[made_by[layers[-1].input[1]].input[0]] == onnx.TensorProto.FLOAT16
+
+
+def test_the_files_tell_nothing_of_the_machine(learnt):
+    for file in sorted(learnt[0].glob("*.onnx")):
+        assert b"site-packages" not in file.read_bytes() and str(paths.ROOT).encode() not in file.read_bytes()
 
 
 def test_eight_bits_know_more_than_steps(learnt):
