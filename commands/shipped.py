@@ -45,7 +45,7 @@ def main(arguments=None):
         export.quantise(whole, file, pictures[valid.index[:: max(1, len(valid) // 128)]])
         model = export.load(file, facts=False)
         error = np.abs(export.years_of(model, crops) - ages)
-        facts = {"mae": error.mean(), "half_width": evaluation.conformal_radius(error), "margin": margin}
+        facts = {"mae": float(error.mean()), "half_width": evaluation.conformal_radius(error), "margin": margin}
         facts |= {"ages": [int(faces["age"].min()), int(faces["age"].max())], "data": "UTKFace"}
         facts |= {"recipe": RECIPES[name], "trained_on": f"{(faces['part'] == 'train').sum()} pictures"}
         if asked.elsewhere:

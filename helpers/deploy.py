@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from .align import SURE, crop, detect
-from .datasets import FaceAgeDataset, load_faces
+from .datasets import FaceAgeDataset, read_splits
 from .export import MADE_BY, facts_of, load, years_of
 from .images import decode, prepare, read_image, to_rgb, upright
 from .paths import DEMO, ROOT, is_demo, run_dir
@@ -32,8 +32,8 @@ def best_model(run=None) -> Path:
     caches = (run_dir() / "cache").glob(f"faces-{16 * '?'}.npy") if run is None else ()
     for file in caches:  # to read the photos would take minutes
         with suppress(FileNotFoundError, ValueError):  # without a split, or of other pictures
-            images, faces = load_faces(file)
-            sets.add(repr(FaceAgeDataset(images, faces["age"], np.flatnonzero(faces["part"] == "train"))))
+            faces = read_splits()
+            sets.add(repr(FaceAgeDataset(file, faces["age"], np.flatnonzero(faces["part"] == "train"))))
     run = run or run_dir()
     for file in sorted((run / "deploy").glob("[!.]*.onnx")):
         with suppress(ValueError):

@@ -44,7 +44,7 @@ def largest_face(photo):
     return points[np.argmax(boxes[:, 2] - boxes[:, 0])] if len(boxes) else None
 
 
-def look_at(faces, root, margin, changed=200):
+def look_at(faces, root, margin, changed=100):
     """Return the faces with a face found, their crops by tightness, and of some of them those after each change."""
     met, crops, again = [], {tighter: [] for tighter in TIGHTER}, {change: {} for change in CHANGES}
     some = set(faces.sample(min(changed, len(faces)), random_state=0).index)
