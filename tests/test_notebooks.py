@@ -121,7 +121,7 @@ def test_helpers_are_thin():
     files = sorted((paths.ROOT / "helpers").glob("*.py"))
     sources = {file.name: file.read_text(encoding="utf-8") for file in files}
     # The aim is about 1,500. What the table of kinds asks for has added 220, so this holds the line and no more.
-    assert sum(len(source.splitlines()) for source in sources.values()) <= 2_520
+    assert sum(len(source.splitlines()) for source in sources.values()) <= 2_310
     functions = {
         (name, node.name): node.end_lineno - node.lineno + 1
         for name, source in sources.items()
