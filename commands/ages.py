@@ -236,4 +236,6 @@ def say(text):
 
 
 if __name__ == "__main__":
+    from commands.ages import main  # by this name other processes find what it calls
+
     main()

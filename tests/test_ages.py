@@ -140,6 +140,24 @@ def test_many_photos_on_all_cores_have_the_same_rows(album, model_file, tmp_path
     assert tables[0] == tables[1]
 
 
+def test_the_command_itself_takes_many_photos(model_file, shipped, tmp_path):
+    for i in range(ages.MANY + 1):
+        save(tmp_path / "faces" / f"{i}.jpg", 5 * i)
+    command = [
+        sys.executable,
+        "-m",
+        "commands.ages",
+        str(tmp_path / "faces"),
+        "--cropped",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run([*command, "--model", str(model_file)], cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{ages.MANY + 1} faces in {ages.MANY + 1} of {ages.MANY + 1} files" in done.stdout
+    assert len(pd.read_csv(tmp_path / "out" / "ages.csv")) == ages.MANY + 1
+
+
 def test_a_process_that_is_killed_is_told(holiday, model_file, tmp_path, monkeypatch):
     def killed(*_):
         raise ages.TerminatedWorkerError("A worker process was killed by the operating system")
