@@ -140,7 +140,7 @@ def test_many_photos_on_all_cores_have_the_same_rows(album, model_file, tmp_path
     assert tables[0] == tables[1]
 
 
-def test_the_command_itself_takes_many_photos(model_file, shipped, tmp_path):
+def test_the_command_itself_takes_many_photos(model_file, tmp_path):
     for i in range(ages.MANY + 1):
         save(tmp_path / "faces" / f"{i}.jpg", 5 * i)
     command = [
