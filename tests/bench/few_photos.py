@@ -42,7 +42,8 @@ if __name__ == "__main__":
         for draw in range(DRAWS):
             some = np.random.default_rng(draw).choice(train, min(count, len(train)), replace=False)
             frozen = features.ridge().fit(known[some], ages[some]).predict(known[valid])
-            error = {"frozen": np.abs(frozen - ages[valid]).mean(), "tuned": tuned(images, ages, some, valid, draw)}
+            error = {"frozen": float(np.abs(frozen - ages[valid]).mean())}
+            error["tuned"] = float(tuned(images, ages, some, valid, draw))
             rows.append({"photos": count, "draw": draw} | error)
             print(rows[-1], flush=True)
     print(pd.DataFrame(rows).groupby("photos")[["frozen", "tuned"]].agg(["mean", "min", "max"]).round(2))
