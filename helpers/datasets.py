@@ -199,9 +199,8 @@ class SharedBatches(BatchSampler):
     Unlike those of PyTorch's DistributedSampler they are the same for any number of processes, without repetitions.
     """
 
-    seeded = (
-        False  # whether each has a seed for its worker, so that it draws the same whichever worker it is, or how old
-    )
+    # Whether each has a seed for its worker, so that it draws the same whichever worker it is, or how old.
+    seeded = False
 
     def __iter__(self):
         (rank, size), seed = rank_and_size(), None

@@ -100,7 +100,9 @@ def upright(file, image=None) -> np.ndarray:
         undo = UPRIGHT.get(file.getexif().get(ORIENTATION))
     except Exception:  # nothing but the picture is needed
         undo = None
+    white_is_zero = image is None and file.mode[0] == "I" and getattr(file, "tag_v2", {}).get(PHOTOMETRIC) == 0
     image = to_rgb(image or file)
+    image = ImageOps.invert(image) if white_is_zero else image  # which Pillow does for 8 bits alone
     return np.asarray(image if undo is None else image.transpose(undo))
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from faces import one_sentence, page, patterns, place
 from PIL import Image
@@ -442,6 +443,15 @@ def test_a_model_of_another_split_is_passed_over(model_file, tmp_path, monkeypat
     one_sentence(said[0], tmp_path / "deploy" / "b.onnx", "another split", "notebook 09_deployment")
     monkeypatch.setattr(datasets, "tables_dir", lambda: tmp_path)  # without a split nothing can be told
     assert deploy.best_model() == tmp_path / "deploy" / "c.onnx"
+
+
+def test_a_pil_picture_of_16_bits_whose_zero_is_white(tmp_path):
+    values = np.linspace(0, 65535, 100 * 100).reshape(100, 100).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+    read = deploy.as_picture(tmp_path / "a.tif")
+    assert read[0, 0, 0] == 255 and read[-1, -1, 0] == 0
+    with Image.open(tmp_path / "a.tif") as picture:
+        assert np.array_equal(deploy.as_picture(picture), read)
 
 
 # The models that are shipped for photos

@@ -1,7 +1,8 @@
 """From how many photos on fine-tuning pays: `AGE_DATA=<photos> python tests/bench/few_photos.py` after a run.
 
 Draws of so many training photos; ridge regression on frozen features against the fine-tuned face ResNet, both judged on
-the validation set. Fine-tuning takes the recipe of notebook 06, and as many epochs as give 160 steps, at most 30.
+the validation set. Fine-tuning takes the recipe of notebook 06, and as many epochs as give 160 steps, but
+3 to 30.
 """
 
 import sys
