@@ -97,6 +97,7 @@ def execute(notebook: Path, seed=None):
         resources={"metadata": {"path": str(notebook.parent)}},
         timeout=None,
         record_timing=False,
+        shutdown_kernel="immediate",  # all that is to stay is on the disk; a polite end takes a second or two
         coalesce_streams=True,  # only the last state of a progress bar
         on_cell_execute=lambda cell, cell_index: begun.append(cell),
     )

@@ -76,16 +76,27 @@ def check_groups(groups, pictures=40):
         raise ValueError(f"{count} people or groups cannot be split 80:10:10: at least 10 are needed; add photos.")
 
 
-def split_groups(ages, groups, seed=0) -> np.ndarray:
+def split_groups(ages, groups, seed=0, given=None) -> np.ndarray:
     """Return "train", "valid" or "test" for each picture, 80:10:10, stratified by age `(N,)` in years.
 
-    Pictures with equal `groups` `(N,)` stay together. Raises `ValueError` with fewer than ten groups.
+    Pictures with equal `groups` `(N,)` stay together. `given` `(N,)`: the sets that a CSV brings in its column `part`,
+    or None. Then only the sets that it lacks are drawn, each a tenth of its training set.
+    Raises `ValueError` with fewer than ten groups to draw from, and when `given` names something else or too few.
     """
-    check_groups(groups, pictures=0)
     part = np.full(len(ages), "train", dtype=object)
-    folds = StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(part, merge_rare(ages), np.asarray(groups))
-    for name, (_, rows) in zip(("test", "valid"), folds):
-        part[rows] = name
+    if given is not None:
+        part = pd.Series(given, dtype="string").fillna("").str.strip().str.lower().replace("validation", "valid")
+        if len(wrong := part[~part.isin(PARTS)]):
+            says = f"{wrong.iloc[0]!r} in the column part of the CSV is no set ({len(wrong)} rows)"
+            raise ValueError(f"{says}: write train, valid or test into every row, or rename the column.")
+        part = part.to_numpy(object)
+        if few := [name for name in PARTS if 0 < (part == name).sum() < 4]:
+            raise ValueError(f"The CSV puts fewer than 4 pictures into {few[0]}: put more there, or none.")
+    free, ages, groups = np.flatnonzero(part == "train"), np.asarray(ages), np.asarray(groups)
+    check_groups(groups[free], pictures=0)
+    folds = StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(free, merge_rare(ages[free]), groups[free])
+    for name, (_, rows) in zip([name for name in ("test", "valid") if name not in part], folds):
+        part[free[rows]] = name
     return part
 
 

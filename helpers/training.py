@@ -61,7 +61,7 @@ def fast_bfloat16(device) -> bool:
     features = torch.zeros(4, 64, 32, 32).to(memory_format=torch.channels_last)
     filters = torch.zeros(64, 64, 3, 3, requires_grad=True)  # nothing random, so that a resumed training stays the same
     seconds = {True: [], False: []}
-    for bfloat16 in 5 * [True, False]:  # by turns, so that both meet the same disturbances; the least time has fewest
+    for bfloat16 in 15 * [True, False]:  # by turns, so that both meet the same disturbances; the least time has fewest
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             F.conv2d(features, filters, padding=1).sum().backward()

@@ -77,6 +77,40 @@ def test_too_few_people_to_split(n):
     one_sentence(error.value, f"{n} people or groups", "at least 10")
 
 
+@quick
+@given(people(), st.integers(0, 3), st.booleans())
+def test_the_sets_that_a_csv_brings_are_kept_and_only_what_it_lacks_is_drawn(faces, seed, both):
+    ages, groups = faces
+    rng = np.random.default_rng(seed)
+    told = np.where(rng.random(len(ages)) < 0.2, " Test ", "train").astype(object)
+    if both:
+        told[rng.permutation(len(ages))[:6]] = "validation"
+    is_test, free = told == " Test ", told == "train"
+    assume(is_test.sum() >= 4 and len(np.unique(groups[free])) >= 10)
+    part = split_groups(ages, groups, seed, told)
+    assert ((part == "test") == is_test).all()
+    if both:
+        assert ((part == "valid") == (told == "validation")).all()
+    else:  # drawn from train, whole people of it
+        assert (part[free] == "valid").sum() > 0
+        assert pd.Series(part[free]).groupby(groups[free]).nunique().max() == 1
+        assert abs((part == "valid").sum() - 0.1 * free.sum()) <= 2 * np.bincount(groups[free]).max() + 2
+
+
+@pytest.mark.parametrize(
+    "told, says",
+    [
+        (["train"] * 39 + ["held out"], "'held out'"),
+        (["train"] * 38 + [None, ""], "''"),
+        (["train"] * 37 + ["test"] * 3, "fewer than 4"),
+    ],
+)
+def test_a_csv_whose_sets_cannot_be_used_is_told_so(told, says):
+    with pytest.raises(ValueError) as error:
+        split_groups([20, 30] * 20, range(40), given=told)
+    one_sentence(error.value, says)
+
+
 def test_ten_pictures_are_enough():
     part = split_groups([20] * 5 + [30] * 5, range(10))
     assert sorted(part) == ["test"] + ["train"] * 8 + ["valid"]
