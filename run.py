@@ -144,6 +144,13 @@ def print_results(path):
             print(f"\n{name} part; errors in years, MAE with its 95% interval\n\n{table.to_string(index=False)}")
 
 
+def spread(part):
+    """Return, in words, the standard deviation of each model's MAE over trainings (tests/bench/spread.csv)."""
+    runs = pd.read_csv(paths.ROOT / "tests" / "bench" / "spread.csv").query("part == @part")
+    deviation = runs.groupby("model")["mae"].std()
+    return deviation[deviation >= 0.005].map("± {:.2f}".format)
+
+
 def write_results(readme, runs):
     """Write the results that the file `readme` asks for (`<!-- results: NAME PART -->`) where `runs` holds that run.
 
@@ -153,6 +160,9 @@ def write_results(readme, runs):
     for block, name, part in re.findall(r"(<!-- results: (\S+) (\w+) -->.*?<!-- end -->)", text, flags=re.DOTALL):
         table = results_table(runs / name / "results.csv", part)
         if len(table):
+            table = table[["model", "MAE", "CS@5", "parameters", "training"]]
+            if name == paths.DEMO.name:
+                table.insert(2, "other trainings", table["model"].map(spread(part)).fillna(""))
             rows = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy()]
             lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
             text = text.replace(block, f"<!-- results: {name} {part} -->\n{lines}\n<!-- end -->")

@@ -173,15 +173,17 @@ def test_every_requirement_is_exact_and_has_its_reason():
 
 
 def test_the_readme_gets_the_results_it_asks_for_and_keeps_the_rest(tmp_path):
-    row = {"model": "median", "part": "test", "mae": 7.0, "mae_low": 6.0, "mae_high": 8.0, "rmse": 8.0, "cs5": 0.4}
+    row = {"part": "test", "mae": 7.0, "mae_low": 6.0, "mae_high": 8.0, "rmse": 8.0, "cs5": 0.4}
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     row |= {"bias": -1.25, "parameters": 0, "seconds": 0, "n": 61}
-    pd.DataFrame([row]).to_csv(tmp_path / "runs" / "demo" / "results.csv", index=False)
+    rows = [row | {"model": "median"}, row | {"model": "SimpleCNN"}]
+    pd.DataFrame(rows).to_csv(tmp_path / "runs" / "demo" / "results.csv", index=False)
     readme, other = tmp_path / "README.md", "<!-- results: other test -->\nold\n<!-- end -->"
     readme.write_text(f"before\n<!-- results: demo test -->\nold\n<!-- end -->\nafter\n{other}\n")
     run.write_results(readme, tmp_path / "runs")
     text = readme.read_text()
-    assert "| median | 7.00 [6.00, 8.00] | 8.00 | 40% | -1.25 | 0 | 0 s | 61 |\n<!-- end -->\nafter" in text
+    assert "| median | 7.00 [6.00, 8.00] |  | 40% | 0 | 0 s |\n| SimpleCNN | 7.00 [6.00, 8.00] | ± 0." in text
+    assert "| 40% | 0 | 0 s |\n<!-- end -->\nafter" in text  # the spread of what was trained stands beside its number
     assert text.startswith("before") and other in text
     once = text
     run.write_results(readme, tmp_path / "runs")
