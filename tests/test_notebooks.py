@@ -105,7 +105,7 @@ def test_links_resolve(path):
 @pytest.mark.skipif(not README.exists(), reason="README.md is not written yet")
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "commands/README.md", "data/README.md", "data/YOUR_PHOTOS.md"]
+    ["README.md", "CONTRIBUTING.md", "GLOSSARY.md", "commands/README.md", "data/README.md", "data/YOUR_PHOTOS.md"]
     + ["data/models/README.md", "tests/bench/README.md"],
 )
 def test_links_and_pictures_of_the_pages_resolve(name):
