@@ -83,17 +83,16 @@ def split_groups(ages, groups, seed=0, given=None) -> np.ndarray:
     or None. Then only the sets that it lacks are drawn, each a tenth of its training set.
     Raises `ValueError` with fewer than ten groups to draw from, and when `given` names something else or too few.
     """
-    part = np.full(len(ages), "train", dtype=object)
-    if given is not None:
-        part = pd.Series(given, dtype="string").fillna("").str.strip().str.lower().replace("validation", "valid")
-        if len(wrong := part[~part.isin(PARTS)]):
-            says = f"{wrong.iloc[0]!r} in the column part of the CSV is no set ({len(wrong)} rows)"
-            raise ValueError(f"{says}: write train, valid or test into every row, or rename the column.")
-        part = part.to_numpy(object)
-        if few := [name for name in PARTS if 0 < (part == name).sum() < 4]:
-            raise ValueError(f"The CSV puts fewer than 4 pictures into {few[0]}: put more there, or none.")
+    called = {"training": "train", "val": "valid", "validation": "valid", "testing": "test"}
+    part = pd.Series("train" if given is None else np.asarray(given), range(len(ages)), dtype="string")
+    part = part.fillna("").str.strip().str.lower().replace(called).to_numpy(object)
+    if len(wrong := part[~np.isin(part, PARTS)]):
+        says = f"{wrong[0]!r} in the column part of the CSV is no set ({len(wrong)} rows)"
+        raise ValueError(f"{says}: write train, valid or test into every row, or rename the column.")
     free, ages, groups = np.flatnonzero(part == "train"), np.asarray(ages), np.asarray(groups)
     check_groups(groups[free], pictures=0)
+    if few := [name for name in PARTS if 0 < (part == name).sum() < 4]:
+        raise ValueError(f"The CSV puts fewer than 4 pictures into {few[0]}: put more there, or none.")
     folds = StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(free, merge_rare(ages[free]), groups[free])
     for name, (_, rows) in zip([name for name in ("test", "valid") if name not in part], folds):
         part[free[rows]] = name

@@ -31,6 +31,7 @@ COLUMNS = {  # of a CSV, and what they are called elsewhere
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
     "age": ("age", "real_age"),
     "person": ("person", "identity", "subject", "person_id", "subject_id"),
+    "own_part": ("part",),  # the set of a split that the CSV brings
 }
 RESERVED = [  # columns that the series makes: those of a CSV are called own_…
     *("format", "mode", "width", "height", "brightness", "contrast", "sharpness", "digest", "error", "reason", "why"),

@@ -381,6 +381,8 @@ def test_own_columns_of_a_csv_keep_apart_from_those_of_the_notebooks(tmp_path):
     kept, _ = table(tmp_path)
     assert kept.columns.is_unique and kept["path"].tolist() == ["20/a.jpg", "30/b.jpg"]
     assert not set(kept) & {"width", "sharpness", "error", "part"}
+    (tmp_path / "list.csv").write_text("Path;Age;Part\n20/a.jpg;20;train\n30/b.jpg;30;test\n")
+    assert table(tmp_path)[0]["own_part"].tolist() == ["train", "test"]
 
 
 # What is set aside
