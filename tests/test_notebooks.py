@@ -93,7 +93,7 @@ def test_the_skeleton_is_there(path):
         assert re.search(part, first), f"the first cell lacks {part!r}"
     headings = re.findall(r"^## (.+)$", prose(path), re.MULTILINE)
     assert headings[0].startswith("1 ")
-    assert headings[-2:] == ["What we found", "Exercises"]
+    assert headings[-3:] == ["What to remember", "What we found", "Exercises"]
     assert "Markdown(" in code[-1].source, "the findings are not computed in the last code cell"
 
 
