@@ -95,17 +95,25 @@ FEW = [f"{20 + i}_0_0_2017.jpg" for i in range(30)]
 
 
 @pytest.mark.parametrize("content", [None, [], ["holiday.jpg"], FEW], ids=["missing", "empty", "no ages", "few"])
-def test_unusable_photos_get_one_sentence(tmp_path, content):
+def test_unusable_photos_get_one_sentence(tmp_path, monkeypatch, content):
     photos = tmp_path / "photos of no use é"
     if content is not None:
         photos.mkdir()
         for name in content:
             (photos / name).touch()
-    command = [sys.executable, paths.ROOT / "run.py"]
-    done = subprocess.run(command, env=os.environ | {"AGE_DATA": str(photos)}, capture_output=True, encoding="utf-8")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1 and (str(photos) in done.stderr or "30 pictures are too few" in done.stderr)
+    monkeypatch.setenv("AGE_DATA", str(photos))
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    told = ended.value.code
+    assert "\n" not in told and (str(photos) in told or "30 pictures are too few" in told)
     assert not (paths.ROOT / "runs" / "photos_of_no_use_é").exists()
+
+
+def test_the_command_ends_with_one_sentence_and_status_1(tmp_path):
+    command = [sys.executable, paths.ROOT / "run.py"]
+    missing = os.environ | {"AGE_DATA": str(tmp_path / "missing")}
+    done = subprocess.run(command, env=missing, capture_output=True, encoding="utf-8")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 
 def test_the_real_photos_are_usable(real_photos):
