@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.generator import plan
-from helpers import datasets, models, paths, training
+from helpers import datasets, paths
 
 DATA = paths.ROOT / "data"
 
@@ -103,26 +103,3 @@ def test_the_pictures_of_a_person_show_one_person(faces, pictures):
     tone, sex = new["skin_tone"].to_numpy(), new["sex"].to_numpy()
     like = (sex[one] == sex[other]) & (np.abs(tone[one] - tone[other]) < 0.15)
     assert roc_auc_score(same[like], (met[one] * met[other]).sum(1)[like]) > 0.8
-
-
-# A share of the median's error, five standard deviations above the mean of `python tests/bench/margins.py`.
-SMALL_NETWORK = 0.75
-
-
-def small_network(folder, seed=0):
-    """Train the compact CNN for a short time; return its error on unseen people as a share of the median's."""
-    images, faces = datasets.load_faces()
-    ages = faces["age"].to_numpy()
-    train, valid = (np.flatnonzero(faces["part"] == part) for part in ("train", "valid"))
-    training.seed_everything(seed)
-    model = models.start_at(models.SimpleCNN(widths=(16, 32, 64, 128), hidden=64), ages[train].mean())
-    pictures = datasets.FaceAgeDataset(images, ages, train, datasets.mild_augmentation)
-    loader = datasets.make_loader(pictures, batch_size=32, train=True)
-    unseen = datasets.make_loader(datasets.FaceAgeDataset(images, ages, valid), batch_size=128)
-    training.fit(model, loader, unseen, 8, folder, lr=1e-3, decay=0.95)
-    error = np.abs(training.predict(model, unseen) - ages[valid]).mean()
-    return error / np.abs(ages[valid] - np.median(ages[train])).mean()
-
-
-def test_a_small_network_learns_it(tmp_path):
-    assert small_network(tmp_path) < SMALL_NETWORK

@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import pandas as pd
 import test_export
-import test_shipped_faces
 import test_training
 
 KINDS = ("", "AVX2")  # of processors: as it is, and without bfloat16 and AVX-512
@@ -33,17 +32,14 @@ def measured(folder, seed):
     taught = {
         f"taught, {n} outputs": test_training.nearer_to_the_teacher(folder / f"taught{n}", n, seed) for n in (1, 31)
     }
-    return few | taught | eight_bits(folder, seed) | {
-        "overfitted, years": test_training.overfitted(folder / "overfitted", seed)[0],
-        "small network on the shipped faces": test_shipped_faces.small_network(folder / "small", seed),
-    }  # fmt: skip
+    overfitted = {"overfitted, years": test_training.overfitted(folder / "overfitted", seed)[0]}
+    return few | taught | eight_bits(folder, seed) | overfitted
 
 
 LIMITS = {f"few steps, {n} outputs": test_training.FEW_STEPS for n in (1, 31)}
 LIMITS |= {f"taught, {n} outputs": test_training.TAUGHT for n in (1, 31)}
 LIMITS |= {"eight bits cost, years": test_export.EIGHT_BITS, "their answers span, 1/years": 1}
 LIMITS |= {"overfitted, years": test_training.OVERFITTED}
-LIMITS |= {"small network on the shipped faces": test_shipped_faces.SMALL_NETWORK}
 
 
 def main(seeds):
