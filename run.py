@@ -23,7 +23,8 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 from helpers import datasets, labels, paths
 
-NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("0*.ipynb"))
+SOLUTIONS = paths.ROOT / "notebooks" / "10_solutions.ipynb"  # of the exercises, on the shipped faces
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -37,8 +38,9 @@ def main(refresh=False, seed=None):
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     out, started = paths.run_dir(), time.perf_counter()
-    print(f"{len(NOTEBOOKS)} notebooks on the photos in {paths.data_dir()}", flush=True)
-    run_all(NOTEBOOKS, out, seed)
+    notebooks = [*NOTEBOOKS, SOLUTIONS] if refresh else NOTEBOOKS
+    print(f"{len(notebooks)} notebooks on the photos in {paths.data_dir()}", flush=True)
+    run_all(notebooks, out, seed)
     print_results(out / "results.csv")
     if note := datasets.people_note(datasets.read_splits()):
         print(f"\n{note}")
@@ -46,7 +48,7 @@ def main(refresh=False, seed=None):
     minutes = (time.perf_counter() - started) / 60
     print(f"\n{minutes:.1f} minutes, {peak_memory()}, {size / 1e6:,.0f} MB on disk in {out}")
     if refresh:
-        publish(NOTEBOOKS, out, paths.ROOT)
+        publish(notebooks, out, paths.ROOT)
         write_results(paths.ROOT / "README.md", paths.ROOT / "runs")
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from scipy.cluster.hierarchy import complete, fcluster
 from scipy.sparse.csgraph import connected_components
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import radius_neighbors_graph
 from sklearn.pipeline import make_pipeline
@@ -60,11 +61,12 @@ def _cache(images, what):
 
 
 def ridge(strength=3136):
-    """Return the untrained linear model that reads an age from features: standardised, then ridge regression.
+    """Return the untrained linear model that reads an age from features: ridge regression on its root.
 
-    `strength`: of the penalty. The number of columns does well from some 300 faces on; fewer want a smaller one.
+    Errors grow with the age, hence the root. `strength`: of the penalty; as many as columns do well from 300 faces on.
     """
-    return make_pipeline(StandardScaler(), Ridge(strength, solver="cholesky"))
+    line = make_pipeline(StandardScaler(), Ridge(strength, solver="cholesky"))
+    return TransformedTargetRegressor(line, func=np.sqrt, inverse_func=np.square)
 
 
 def find_people(numbers, closer=SAME_PERSON) -> np.ndarray:
@@ -73,10 +75,9 @@ def find_people(numbers, closer=SAME_PERSON) -> np.ndarray:
     `numbers`: from `models.person_numbers`, `(N, 128)`. All pictures of a group are closer than `closer` to each other
     (complete linkage): somebody who looks like two strangers does not tie them together.
     """
-    # Pictures that no chain of near pairs links are in no group together, so only what is linked is clustered: all
-    # distances at once would be 40 GB for 100,000 pictures. The sum allows for rounding.
+    # Only what chains of near pairs link is clustered: all distances at once would be 40 GB for 100,000 pictures.
     numbers = np.asarray(numbers, np.float32)
-    linked = connected_components(radius_neighbors_graph(numbers, (closer**2 + 1e-4) ** 0.5))[1]
+    linked = connected_components(radius_neighbors_graph(numbers, (closer**2 + 1e-4) ** 0.5))[1]  # 1e-4: rounding
     group = np.zeros(len(numbers), int)
     for rows in pd.Series(linked).groupby(linked).indices.values():
         if len(rows) > 1:

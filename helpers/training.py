@@ -26,8 +26,7 @@ ALL_ALIKE = "The network answers nearly the same age for every face: take a smal
 
 def setup(seed: int):
     """Seed everything and set what this machine needs: once, before anything is calculated."""
-    # Processors are many times slower with numbers below 1e-38, which weights that no longer learn leave behind. They
-    # count as zero. Threads take this over when they start.
+    # Numbers below 1e-38, of weights that no longer learn, are slow: zero. Threads take this over when they start.
     torch.set_flush_denormal(True)
     seed_everything(seed)
 

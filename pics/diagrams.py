@@ -1,9 +1,11 @@
-"""The diagrams of notebook 05, `CNN.png` and `Model_diagram.png`, and the residual block of notebook 06.
+"""The diagrams of notebook 05, `CNN.png` and `Model_diagram.png`, the residual block of 06, the group photo of 09.
 
-They are drawn in inches on an empty page, so that text keeps its size and its place.
+Diagrams are drawn in inches on an empty page, so that text keeps its size and its place.
 """
 
+import cv2
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib import patches
 
 from helpers.figures import BLUE, GREEN, ORANGE, PART_COLOURS, RED, WIDTH
@@ -78,6 +80,41 @@ def method_diagram(faces):
     _arrow(page, [(8.7, 3.42), (8.7, low), (8.42, low)], GREEN)
     _write(page, 8.62, 2.86, "test set,\nonce, at the end", ha="right", color=GREEN)
     return page.figure
+
+
+def group_photo(faces, spots, height=420, width=900):
+    """Return a photo, uint8 `(height, width, 3)`, of the people in `faces`, uint8 `(side, side, 3)` each.
+
+    `spots`: for each its left edge and side in pixels, and by how many degrees it is turned. They stand on the lower
+    edge, and the later ones in front.
+    """
+    down = np.linspace(0, 1, height)[:, None, None]
+    photo = np.broadcast_to((1 - down) * [176, 190, 200] + down * [140, 135, 125], (height, width, 3))  # a plain wall
+    for face, (left, side, turned) in zip(faces, spots):
+        size = len(face)
+        move = cv2.getRotationMatrix2D((size / 2, 0.9 * size), turned, side / size)
+        move[:, 2] += left + (side - size) / 2, height - 0.06 * side - 0.9 * size
+        person = cv2.warpAffine(face, move, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        share = cv2.warpAffine(_person_in(face), move, (width, height))[..., None]
+        photo = (1 - share) * photo + share * person
+    return photo.round().astype(np.uint8)
+
+
+def _person_in(face):
+    # The share of each pixel of a cropped face that belongs to the person: GrabCut (Rother et al. 2004), which is told
+    # where a head and shoulders are sure to be, where they may be, and that the sides are behind them.
+    side = len(face)
+    mask = np.full((side, side), cv2.GC_PR_BGD, np.uint8)
+    for middle, radii, kind in (((0.50, 0.48), (0.34, 0.46), cv2.GC_PR_FGD), ((0.50, 0.46), (0.20, 0.34), cv2.GC_FGD)):
+        place = [tuple(int(share * side) for share in pair) for pair in (middle, radii)]
+        cv2.ellipse(mask, *place, 0, 0, 360, kind, -1)
+    shoulders, neck, rim = int(0.12 * side), int(0.35 * side), int(0.07 * side)
+    mask[int(0.90 * side) :, shoulders:-shoulders] = cv2.GC_PR_FGD
+    mask[int(0.92 * side) :, neck:-neck] = cv2.GC_FGD
+    mask[: int(0.85 * side), :rim] = mask[: int(0.85 * side), -rim:] = cv2.GC_BGD
+    cv2.grabCut(np.ascontiguousarray(face), mask, None, None, None, 6, cv2.GC_INIT_WITH_MASK)
+    parts = cv2.connectedComponents(np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))[1]
+    return cv2.GaussianBlur((parts == parts[side // 2, side // 2]).astype(np.float32), (0, 0), 1)
 
 
 def _data(page, faces, top):

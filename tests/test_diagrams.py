@@ -62,3 +62,14 @@ def test_the_residual_block_leads_x_around_f():
     boxes = [text.get_window_extent() for text in texts if text.get_text() not in ("", "f(x)", "shortcut: x as it is")]
     assert all(one.x1 < other.x0 for one, other in zip(boxes, boxes[1:]))  # from left to right, none on another
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_a_group_stands_before_a_wall_with_its_faces_where_they_were_asked_for(shipped):
+    photo = diagrams.group_photo(shipped[:2], [(0, 320, 0), (500, 160, 0)], height=300, width=700)
+    assert photo.shape == (300, 700, 3) and photo.dtype == np.uint8
+    for face, (left, side) in zip(shipped, ((0, 320), (500, 160))):
+        middle = round(300 - 0.46 * side), round(left + side / 2)
+        nose = face[len(face) // 2, len(face) // 2].astype(int)
+        assert np.abs(photo[middle] - nose).max() < 25  # enlarged, so not equal
+    wall = photo[:, 400:480].astype(int)
+    assert (wall == wall[:, :1]).all() and wall[0].sum() > wall[-1].sum()

@@ -17,7 +17,10 @@ PRIVATE = re.compile(
     r"(?<![\w.])/(?:home|root|work|Users|tmp|opt|usr|var|private)/|[A-Z]:\\|shared/data|_[01]_[0-4]_(?!\d{8}000000)\d{17}"
 )
 
+SOLUTIONS = paths.ROOT / "notebooks" / "10_solutions.ipynb"
+
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+every_lesson = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p != SOLUTIONS], ids=lambda path: path.stem)
 
 
 def cells(path, kind):
@@ -50,7 +53,7 @@ def broken_links(text, folder):
 
 def test_the_series_is_numbered_without_a_gap():
     assert [path.stem[:3] for path in NOTEBOOKS] == [f"{i:02d}_" for i in range(1, len(NOTEBOOKS) + 1)]
-    assert len(NOTEBOOKS) >= 9
+    assert len(NOTEBOOKS) == 10 and NOTEBOOKS[-1] == SOLUTIONS
 
 
 @every_notebook
@@ -93,8 +96,22 @@ def test_the_skeleton_is_there(path):
         assert re.search(part, first), f"the first cell lacks {part!r}"
     headings = re.findall(r"^## (.+)$", prose(path), re.MULTILINE)
     assert headings[0].startswith("1 ")
-    assert headings[-3:] == ["What to remember", "What we found", "Exercises"]
+    assert headings[-2:] == ["What to remember", "What we found"] or path != SOLUTIONS
+    assert headings[-3:] == ["What to remember", "What we found", "Exercises"] or path == SOLUTIONS
     assert "Markdown(" in code[-1].source, "the findings are not computed in the last code cell"
+
+
+@every_lesson
+def test_one_cell_invites_to_try_another_number(path):
+    assert len([cell for cell in cells(path, "code") if cell.source.startswith("# Try it: ")]) == 1
+
+
+@every_lesson
+def test_every_exercise_says_what_to_find_and_has_a_solution(path):
+    exercises = re.split(r"^\d\. ", cells(path, "markdown")[-1].source.split("Solutions: ")[0], flags=re.MULTILINE)[1:]
+    assert len(exercises) >= 2 and all("ou should find" in " ".join(one.split()) for one in exercises)
+    solved = re.findall(rf"^\*\*{int(path.stem[:2])}\.(\d) ", prose(SOLUTIONS), re.MULTILINE)
+    assert solved == [str(i) for i in range(1, len(exercises) + 1)]
 
 
 @every_notebook
