@@ -191,7 +191,7 @@ def test_the_table_beside_papers_is_that_of_the_stored_runs():
 def test_a_model_of_the_table_beside_papers_has_mean_and_deviation_of_its_runs():
     runs = [row("face ResNet", run="1", mae=4.0, seconds=60.0), row("face ResNet", run="2", mae=4.2, seconds=120.0)]
     (told,) = published.ours(pd.DataFrame([*runs, row("face ResNet", "valid", run="1", mae=9.0)]))
-    assert told == ("face ResNet", "whose face it is", "8,778,049", "4.10 ± 0.14", "4.80 to 5.50", "1.5 min")
+    assert told == ("face ResNet", "who is who", "8,778,049", "4.10 ± 0.14", "4.80 to 5.50", "1.5 min")
     (told,) = published.ours(pd.DataFrame([row("median", run="1", parameters=0, seconds=0.0)]))
     assert told[1:4] == ("nothing", "", "5.13") and told[-1] == ""
 
