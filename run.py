@@ -147,10 +147,10 @@ def print_results(path):
 
 
 def spread(part):
-    """Return, in words, the standard deviation of each model's MAE over trainings (tests/bench/spread.csv)."""
+    """Return, in words, mean and standard deviation of each model's MAE over trainings (tests/bench/spread.csv)."""
     runs = pd.read_csv(paths.ROOT / "tests" / "bench" / "spread.csv").query("part == @part")
-    deviation = runs.groupby("model")["mae"].std()
-    return deviation[deviation >= 0.005].map("± {:.2f}".format)
+    found = runs.groupby("model")["mae"].agg(["mean", "std"]).query("std >= 0.005")
+    return found["mean"].map("{:.2f}".format) + found["std"].map(" ± {:.2f}".format)
 
 
 def write_results(readme, runs):
@@ -164,7 +164,7 @@ def write_results(readme, runs):
         if len(table):
             table = table[["model", "MAE", "CS@5", "parameters", "training"]]
             if name == paths.DEMO.name:
-                table.insert(2, "other trainings", table["model"].map(spread(part)).fillna(""))
+                table.insert(2, "several trainings", table["model"].map(spread(part)).fillna(""))
             rows = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy()]
             lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
             text = text.replace(block, f"<!-- results: {name} {part} -->\n{lines}\n<!-- end -->")
