@@ -66,7 +66,7 @@ def ridge(strength=3136):
     Errors grow with the age, hence the root. `strength`: of the penalty; as many as columns do well from 300 faces on.
     """
     line = make_pipeline(StandardScaler(), Ridge(strength, solver="cholesky"))
-    return TransformedTargetRegressor(line, func=np.sqrt, inverse_func=np.square)
+    return TransformedTargetRegressor(line, func=np.sqrt, inverse_func=np.square, check_inverse=False)
 
 
 def find_people(numbers, closer=SAME_PERSON) -> np.ndarray:
