@@ -74,3 +74,5 @@ asked.folder.mkdir(parents=True, exist_ok=True)  # of another machine than the f
 torch.save({name: value.clone() for name, value in model.state_dict().items()}, asked.folder / "end.pt")
 if training.rank_and_size()[0] == 0:
     history.drop(columns="seconds").to_csv(asked.folder / "history.csv", index=False)
+if dist.is_initialized():
+    dist.destroy_process_group()  # else a thread of gloo may abort the process at its end
