@@ -125,8 +125,8 @@ def results_table(path, part):
             "RMSE": rows["rmse"].map("{:.2f}".format),
             "CS@5": rows["cs5"].map("{:.0%}".format),
             "bias": rows["bias"].map("{:+.2f}".format),
-            "parameters": rows["parameters"].map("{:,.0f}".format),
-            "training": rows["seconds"].map("{:,.0f} s".format),
+            "parameters": rows["parameters"].map(lambda n: f"{n:,.0f}" if n else "–"),
+            "training": rows["seconds"].map(lambda s: f"{s:,.0f} s" if s else "–"),
             "faces": rows["n"],
         }
     )

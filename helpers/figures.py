@@ -124,7 +124,7 @@ def learning_curves(history, baseline, name, loss_in_years=True):
     rate.plot(epochs, 1000 * history["lr"], color=PINK, **dots)
     loss.set(title="Loss, training set")
     error.set(title=f"{name}: error", ylabel="mean absolute error, years", xlabel="epoch")
-    rate.set(title="Learning rate × 1000", xlabel="epoch", ylim=(0, None))
+    rate.set(title="Learning rate × 1000", xlabel="end of epoch", ylim=(0, None))
     for axis in axes.values():
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.tick_params(labelsize=10)

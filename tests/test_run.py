@@ -208,9 +208,9 @@ def test_the_readme_gets_the_results_it_asks_for_and_keeps_the_rest(tmp_path):
     readme.write_text(f"before\n<!-- results: demo test -->\nold\n<!-- end -->\nafter\n{other}\n")
     run.write_results(readme, tmp_path / "runs")
     text = readme.read_text()
-    assert "| median | 7.00 [6.00, 8.00] |  | 40% | 0 | 0 s |\n" in text
+    assert "| median | 7.00 [6.00, 8.00] |  | 40% | – | – |\n" in text
     assert re.search(r"\| SimpleCNN \| 7\.00 \[6\.00, 8\.00\] \| \d\.\d\d ± \d\.\d\d \|", text)
-    assert "| 40% | 0 | 0 s |\n<!-- end -->\nafter" in text  # the spread of what was trained stands beside its number
+    assert "| 40% | – | – |\n<!-- end -->\nafter" in text  # the spread of what was trained stands beside its number
     assert text.startswith("before") and other in text
     once = text
     run.write_results(readme, tmp_path / "runs")
