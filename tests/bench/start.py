@@ -1,0 +1,100 @@
+"""Where to begin with few photos of another source: `AGE_DATA=<UTKFace> python tests/bench/start.py` after a run.
+
+One source has enough labels, so it is split in two by the third number in the names of UTKFace: what its authors called
+a person's origin. A face ResNet is fine-tuned on the people who are not called Asian, with the recipe of
+`commands.shipped`, and plays the network that is shipped. Then there are few photos of people who are called Asian. Is
+it better to begin with this network, or with the one that knows no age? The MAE is that of the photos that were not
+drawn.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from commands import shipped  # noqa: E402
+from helpers import datasets, features, models, training  # noqa: E402
+
+COUNTS, DRAWS, BATCH = (30, 100, 300), 3, 32
+
+
+def features_of(network, images, rows):
+    """Return the features of the rows, the mean over a picture and its mirror image."""
+    seen = [
+        training.predict(network.body, loader(images[rows][:, :, ::step]), read=torch.Tensor.float) for step in (1, -1)
+    ]
+    return np.mean(seen, 0)
+
+
+def loader(pictures):
+    """Return a loader of pictures whose ages play no part."""
+    return datasets.make_loader(datasets.FaceAgeDataset(pictures, np.zeros(len(pictures))), 64)
+
+
+def tuned(network, images, ages, some, judged, seed):
+    """Fine-tune a copy of `network` on the rows `some`; return the MAE of the rows `judged` in years."""
+    training.setup(seed)
+    seen = datasets.FaceAgeDataset(images, ages, some, datasets.mild_augmentation)
+    train = datasets.make_loader(seen, BATCH, train=True, seed=seed)
+    # The epoch is chosen on what it learns from, which in the end means the last one.
+    few = datasets.make_loader(datasets.FaceAgeDataset(images, ages, some))
+    epochs = int(np.clip(160 * BATCH / len(some), 3, 30))
+    with tempfile.TemporaryDirectory() as folder:
+        how = {"lr": 2.5e-4, "weight_decay": 0.05, "decay": 0.98, "head_lr": 1.25e-3, "patience": None}
+        training.fit(network, train, few, epochs, folder, **how)
+    return error(training.predict(network, loader(images[judged])), ages[judged])
+
+
+def error(answers, true):
+    """Return the mean absolute error in years."""
+    return float(np.abs(answers - true).mean())
+
+
+if __name__ == "__main__":
+    images, faces = datasets.load_faces()
+    ages = faces["age"].to_numpy()
+    theirs = faces["path"].str.contains(r"/\d+_[01]_2_\d+[^/]*$").to_numpy()
+    known_to_it = np.flatnonzero((faces["part"] == "train") & ~theirs)
+    chooses = np.flatnonzero((faces["part"] == "valid") & ~theirs)
+    pool = np.flatnonzero(faces["part"].isin(["train", "valid"]) & theirs)
+    n, window = len(models.AGES), features.window_of(images)
+    print(f"{len(known_to_it)} photos to learn from before, {len(pool)} of the other source", flush=True)
+
+    epochs, lr, head_lr = shipped.RECIPES["face_resnet"]
+    rows = shipped.balanced(faces, known_to_it)
+    seen = datasets.FaceAgeDataset(images, ages, rows, shipped.robust_augmentation)
+    training.setup(shipped.SEED)
+    before = models.start_at(models.face_resnet(n, window), ages[rows].mean(), seen.sample())
+    learn = datasets.make_loader(seen, train=True, seed=shipped.SEED, workers=2)
+    valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, chooses))
+    with tempfile.TemporaryDirectory() as folder:
+        print(training.fit(before, learn, valid, epochs, folder, lr, 0.05, head_lr=head_lr).round(2), flush=True)
+
+    own, strange = before.state_dict(), models.face_resnet(n, window)
+    of_it, of_stranger = features_of(before, images, pool), features_of(strange, images, pool)
+    as_it_is, found = training.predict(before, loader(images[pool])), []
+    print(f"median {error(np.median(ages[known_to_it]), ages[pool]):.2f}, as it is {error(as_it_is, ages[pool]):.2f}")
+    for count in COUNTS:
+        for draw in range(DRAWS):
+            some = np.random.default_rng(draw).permutation(len(pool)) < count
+            few, true = ages[pool[some]], ages[pool[~some]]
+            line = np.polyfit(as_it_is[some], few, 1)
+            row = {"photos": count, "its answers": error(as_it_is[~some], true)}
+            row["its answers, a line fitted"] = error(np.polyval(line, as_it_is[~some]), true)
+            for name, told in {"untrained features": of_stranger, "its features": of_it}.items():
+                row[f"{name}, ridge"] = error(features.ridge().fit(told[some], few).predict(told[~some]), true)
+            if count == COUNTS[-1] and draw < 2:
+                network = models.face_resnet(n, window)
+                models.start_at(network, few.mean(), datasets.FaceAgeDataset(images, ages, pool[some]).sample())
+                row["fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw)
+                network = models.face_network(n, window)
+                network.load_state_dict(own)
+                row["it, fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw)
+            found.append(row)
+            print({name: round(value, 2) for name, value in row.items()}, flush=True)
+    print(pd.DataFrame(found).groupby("photos").mean().round(2).T.to_string())
