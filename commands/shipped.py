@@ -36,9 +36,9 @@ def main(arguments=None):
     calibrates = valid["person"].astype(str).isin(valid["person"].astype(str).unique()[::2])  # they choose no epoch
     networks = train(pictures, faces, valid[~calibrates].index, asked.trained)
     margin = align.margin_of(pictures[faces["part"] == "train"])
-    crops, ages = through_the_detector(valid[calibrates], labels.root_of(paths.data_dir()), margin)
+    _, crops, ages = through_the_detector(valid[calibrates], labels.root_of(paths.data_dir()), margin)
     if asked.elsewhere:
-        others, their_ages = through_the_detector(elsewhere, labels.root_of(asked.elsewhere), margin)
+        _, others, their_ages = through_the_detector(elsewhere, labels.root_of(asked.elsewhere), margin)
     for name, network in networks.items():
         file, whole = asked.out / f"{name}_photos.onnx", paths.run_dir("shipped") / f"{name}.onnx"
         export.export(network, whole)
@@ -81,15 +81,22 @@ def train(pictures, faces, chooses, trained=False):
 
 
 def through_the_detector(faces, root, margin):
-    """Return the crops uint8 `(N, 128, 128, 3)` and ages `(N,)` of those photos in which one face was found."""
-    crops, ages = [], []
-    for path, age in zip(tqdm(faces["path"]), faces["age"]):
-        photo = images.read_image(root / path)
+    """Look for the face in each photo of the table `faces`; those in which one is found are met.
+
+    Return which rows were met `(N,)`, their crops uint8 `(N, 128, 128, 3)` and ages `(N,)`. Prints what cannot be read.
+    """
+    met, crops = [], []
+    for row, path in enumerate(tqdm(faces["path"])):
+        try:
+            photo = images.read_image(root / path)
+        except (OSError, ValueError) as error:
+            tqdm.write(str(error))
+            continue
         points = align.detect(photo)[1]
         if len(points) == 1:
             crops.append(align.crop(photo, points[0], margin))
-            ages.append(age)
-    return np.stack(crops), np.array(ages, float)
+            met.append(row)
+    return np.array(met, int), np.array(crops), faces["age"].to_numpy(float)[met]
 
 
 @lru_cache
