@@ -1,5 +1,7 @@
 """The line through the answers of the shipped network: it is what the file answers, and nothing is lost or replaced."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,7 +58,9 @@ def test_too_few_or_unreadable_photos_are_named(known, tmp_path, capsys):
     table = pd.read_csv(known)
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
-    table.loc[0, "path"], table.loc[1, "age"] = str(broken), 75
+    old = tmp_path / "old.jpg"  # of another name, since the folder tells an age, too
+    old.write_bytes(Path(table["path"][1]).read_bytes())
+    table.loc[0, "path"], table.loc[1, ["path", "age"]] = str(broken), [str(old), 75]
     table[:20].to_csv(tmp_path / "few.csv", index=False)
     with pytest.raises(SystemExit) as ended:
         adapt.main([str(tmp_path / "few.csv"), "--out", str(tmp_path / "adapted.onnx")])
