@@ -80,6 +80,7 @@ def main(arguments=None):
         best = history.loc[history["valid_mae"].idxmin(), "epoch"]
         print(f"Weights of epoch {best}: {folder / 'best.pt'}")
     if dist.is_initialized():
+        dist.barrier()  # nobody leaves while another still listens, or a thread of gloo may abort that one
         dist.destroy_process_group()
 
 

@@ -75,4 +75,5 @@ torch.save({name: value.clone() for name, value in model.state_dict().items()}, 
 if training.rank_and_size()[0] == 0:
     history.drop(columns="seconds").to_csv(asked.folder / "history.csv", index=False)
 if dist.is_initialized():
-    dist.destroy_process_group()  # else a thread of gloo may abort the process at its end
+    dist.barrier()  # nobody leaves while another still listens, or a thread of gloo may abort that one
+    dist.destroy_process_group()
