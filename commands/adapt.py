@@ -31,6 +31,8 @@ def main(arguments=None):
         if options.out.exists():
             raise FileExistsError(f"{options.out} exists and is not replaced: name another file with --out.")
         model = export.load(options.model)
+        if "line" in export.facts_of(model):
+            raise ValueError(f"{options.model} was fitted to photos already: begin with the network before that.")
         told, ages, people = answers(model, options.photos)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(str(error))
@@ -47,7 +49,10 @@ def main(arguments=None):
     facts |= {"half_width": evaluation.conformal_radius(errors["with a line fitted"])}
     facts |= {"data": f"{facts.get('data', 'photos')}, fitted to {options.photos.name}", "fitted_to": len(ages)}
     facts.pop("elsewhere", None)  # an error of the network as it was
-    write(options.model, options.out, float(line.coef_[0]), float(line.intercept_), facts)
+    try:
+        write(options.model, options.out, float(line.coef_[0]), float(line.intercept_), facts)
+    except OSError as error:
+        sys.exit(f"{options.out} cannot be written ({error.strerror}): name another file with --out.")
     print(f"{options.out} is written: python -m commands.ages --model {options.out} <photos>")
 
 

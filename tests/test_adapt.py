@@ -40,6 +40,9 @@ def test_the_adapted_file_answers_with_the_line_and_knows_its_error(known, tmp_p
         adapt.main([str(known), "--out", str(out)])
     one_sentence(ended.value, out, "is not replaced")
     assert out.read_bytes() == content
+    with pytest.raises(SystemExit) as ended:
+        adapt.main([str(known), "--model", str(out), "--out", str(tmp_path / "again.onnx")])
+    one_sentence(ended.value, out, "fitted to photos already")
 
 
 def test_a_line_that_does_not_help_is_not_written(known, tmp_path, monkeypatch):
