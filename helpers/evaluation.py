@@ -13,7 +13,7 @@ from .paths import atomic, run_dir
 def bootstrap_means(values, groups=None, draws=2000) -> np.ndarray:
     """Return `draws` means of `values` `(N,)`: of `groups` (people) drawn with replacement, with all their pictures.
 
-    A picture is its own group if omitted. Source: Efron and Tibshirani 1993, the cluster bootstrap.
+    A picture is its own group if omitted. Source: Field and Welsh 2007, the cluster bootstrap.
     """
     rng, groups = np.random.default_rng(0), np.arange(len(values)) if groups is None else groups
     _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
