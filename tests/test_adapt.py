@@ -57,6 +57,17 @@ def test_a_line_that_does_not_help_is_not_written(known, tmp_path, monkeypatch):
     assert not out.exists()
 
 
+def test_where_nothing_can_be_written_the_file_is_named(known, tmp_path, monkeypatch):
+    ages = np.linspace(20, 50, 40)
+    monkeypatch.setattr(adapt, "answers", lambda model, photos: (ages + 5, ages, ages.astype(str)))
+    occupied = tmp_path / "notes.txt"
+    occupied.write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        adapt.main([str(known), "--out", str(occupied / "adapted.onnx")])
+    one_sentence(ended.value, occupied / "adapted.onnx", "cannot be written", "--out")
+    assert occupied.read_text() == "mine" and list(tmp_path.iterdir()) == [occupied]
+
+
 def test_too_few_or_unreadable_photos_are_named(known, tmp_path, capsys):
     table = pd.read_csv(known)
     broken = tmp_path / "broken.jpg"
