@@ -1,11 +1,20 @@
 """What the networks of data/models learn from: every age often enough, every picture changed."""
 
+import copy
+
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from faces import toy
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn import functional
 
 from commands import shipped
+from helpers import datasets, export, features, images, labels, models, paths, training
 
 
 def faces_of(counts):
@@ -17,7 +26,7 @@ def faces_of(counts):
 def test_what_is_rare_in_a_group_of_origin_is_seen_more_often():
     faces = faces_of({(0, 25): 400, (0, 55): 400, (2, 25): 400, (2, 55): 25})
     rows = np.arange(len(faces))
-    seen = faces.loc[shipped.balanced(faces, rows)]
+    seen = faces.loc[shipped.balanced(rows, shipped.rarity(faces))]
     assert len(seen) == 2 * len(faces)
     share = seen["path"].str.extract(r"(\d+)_0_(\d)_").value_counts(normalize=True)
     # The square root of how many there are: 20, 20, 20 and 5 of 65
@@ -28,19 +37,75 @@ def test_what_is_rare_in_a_group_of_origin_is_seen_more_often():
 def test_without_a_power_every_picture_is_seen_equally_often():
     faces = faces_of({(1, 30): 7, (3, 40): 13})
     rows = np.arange(3, 20)
-    assert np.array_equal(np.bincount(shipped.balanced(faces, rows, power=0, times=3), minlength=20)[3:], [3] * 17)
+    seen = shipped.balanced(rows, shipped.rarity(faces.iloc[rows], power=0), times=3)
+    assert np.array_equal(np.bincount(seen, minlength=20)[3:], [3] * 17)
 
 
 def test_no_picture_of_another_set_is_seen():
     faces = faces_of({(0, 25): 50, (0, 55): 3})
     rows = np.arange(0, 53, 2)
-    assert set(shipped.balanced(faces, rows)) <= set(rows)
+    assert set(shipped.balanced(rows, shipped.rarity(faces.iloc[rows]))) <= set(rows)
 
 
 def test_photos_without_such_names_are_balanced_by_age_alone():
     faces = pd.DataFrame({"path": [f"{i}.png" for i in range(110)], "age": [25] * 100 + [55] * 10})
-    seen = faces["age"][shipped.balanced(faces, np.arange(110))]
+    seen = faces["age"][shipped.balanced(np.arange(110), shipped.rarity(faces))]
     assert (seen == 55).mean() == pytest.approx(10**0.5 / (10 + 10**0.5), abs=0.02)
+
+
+def test_no_picture_weighs_more_than_eight_times_the_mean():
+    weights = shipped.rarity(faces_of({(0, 25): 5000, (0, 55): 1}), power=1)
+    assert weights[-1] == 8 and np.ptp(weights[:-1]) == 0
+
+
+@pytest.fixture
+def compact():
+    """A compact network with random weights, 60 pictures, and their ages: the brighter, the older."""
+    pictures, ages = toy(60)
+    torch.manual_seed(0)
+    network = models.compact_resnet(1)
+    return models.start_at(network, 30, datasets.FaceAgeDataset(pictures, ages).sample(32)), pictures, ages
+
+
+def answers(network, pictures):
+    return training.predict(network, datasets.make_loader(datasets.FaceAgeDataset(pictures, np.zeros(len(pictures)))))
+
+
+def test_the_head_is_fitted_and_the_body_stays(compact):
+    network, pictures, ages = compact
+    before = copy.deepcopy(network.body.state_dict())
+    shipped.fit_head(network, pictures, ages, np.arange(0, 60, 2), np.ones(30), penalty=0.02)
+    assert all(
+        torch.equal(now, before[name]) for name, now in network.body.state_dict().items() if torch.is_tensor(now)
+    )
+    unseen = np.abs(answers(network, pictures) - ages)[1::2]
+    assert unseen.mean() < 0.2 * np.abs(ages - np.median(ages)).mean()  # of brightness one sees the age
+
+
+def test_the_head_is_ridge_regression_on_what_the_body_makes_of_six_views(compact):
+    network, pictures, ages = compact
+    weights = np.linspace(0.5, 1.5, 60)
+    shipped.fit_head(network, pictures, ages, np.arange(60), weights, penalty=0.5)
+    tighter = [cv2.resize(picture[13:115, 13:115], (128, 128)) for picture in pictures]
+    frame = {"top": 16, "bottom": 16, "left": 16, "right": 16, "borderType": cv2.BORDER_REFLECT_101}
+    looser = [
+        cv2.resize(cv2.copyMakeBorder(picture, **frame), (128, 128), interpolation=cv2.INTER_AREA)
+        for picture in pictures
+    ]
+    seen = np.concatenate([pictures, tighter, looser])
+    seen = np.concatenate([seen, seen[:, :, ::-1]])
+    with torch.no_grad():
+        plain = functional.layer_norm(network.body(datasets.to_input(torch.tensor(seen).permute(0, 3, 1, 2))), (640,))
+    line = make_pipeline(StandardScaler(), Ridge(320))
+    line.fit(plain.numpy(), np.tile(ages, 6), ridge__sample_weight=np.tile(weights, 6))
+    assert np.abs(answers(network, pictures) - line.predict(plain[:60].numpy())).max() < 0.5
+
+
+def test_with_a_large_penalty_the_head_answers_the_weighted_mean(compact):
+    network, pictures, ages = compact
+    weights = np.where(ages > 40, 3.0, 1.0)
+    shipped.fit_head(network, pictures, ages, np.arange(60), weights, penalty=1e9)
+    np.testing.assert_allclose(answers(network, pictures), np.average(ages, weights=weights), atol=0.01)
 
 
 def test_the_augmentation_keeps_the_form_and_changes_the_picture():
@@ -50,3 +115,31 @@ def test_the_augmentation_keeps_the_form_and_changes_the_picture():
     assert all(other.shape == (3, 128, 128) and other.dtype == torch.uint8 for other in changed)
     assert torch.equal(image, before) and len({other.numpy().tobytes() for other in changed}) == 40
     assert any(torch.equal(other[0], other[2]) for other in changed)  # some are grey
+
+
+def test_the_command_trains_both_networks_and_writes_what_they_know(tmp_path, monkeypatch, capsys):
+    """One short training on a few drawn faces; it must end in two models of photos that answer within their ages."""
+    pytest.importorskip("facenet_pytorch", reason="needs the face detector: requirements-optional.txt")
+    pytest.importorskip("face_recognition_models", reason="needs dlib's weights: requirements-optional.txt")
+    table = labels.find_faces(paths.DEMO).iloc[::4]
+    table = table.sort_values("person", kind="stable")[:80].reset_index(drop=True)
+    table["part"] = np.where(table["person"] <= table["person"].iloc[47], "train", "valid")
+    pictures = np.stack([images.prepare(images.read_image(paths.DEMO / path)) for path in table["path"]])
+    monkeypatch.setattr(datasets, "load_faces", lambda: (pictures, table))
+    monkeypatch.setattr(features, "run_dir", lambda: tmp_path)
+    monkeypatch.setattr(paths, "run_dir", lambda part: tmp_path / part)
+    monkeypatch.setattr(shipped, "RECIPES", {"face_resnet": (1, 2.5e-4, 3e-5), "compact_resnet": (1, 1e-3, 1e-4)})
+    years = []
+    for arguments in ([], ["--trained"]):  # the second call trains nothing, and comes to the same
+        shipped.main(["--out", str(tmp_path), *arguments])
+        told = capsys.readouterr().out
+        for name in shipped.RECIPES:
+            file = tmp_path / f"{name}_photos.onnx"
+            assert str(file) in told
+            facts, model = export.facts_of(export.load(file)), export.load(file)
+            assert facts["ages"] == [table["age"].min(), table["age"].max()] and facts["mae"] < facts["half_width"]
+            years.append(export.years_of(model, pictures))
+            wild = export.years_of(model, np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8))
+            assert ((wild >= 20) & (wild <= 50)).all()
+    np.testing.assert_allclose(years[:2], years[2:], atol=0.5)
+    assert years[0].std() > 1

@@ -36,7 +36,7 @@ def loader(pictures):
     return datasets.make_loader(datasets.FaceAgeDataset(pictures, np.zeros(len(pictures))), 64)
 
 
-def tuned(network, images, ages, some, judged, seed):
+def tuned(network, images, ages, some, judged, seed, head_lr):
     """Fine-tune a copy of `network` on the rows `some`; return the MAE of the rows `judged` in years."""
     training.setup(seed)
     seen = datasets.FaceAgeDataset(images, ages, some, datasets.mild_augmentation)
@@ -45,7 +45,7 @@ def tuned(network, images, ages, some, judged, seed):
     few = datasets.make_loader(datasets.FaceAgeDataset(images, ages, some))
     epochs = int(np.clip(160 * BATCH / len(some), 3, 30))
     with tempfile.TemporaryDirectory() as folder:
-        how = {"lr": 2.5e-4, "weight_decay": 0.05, "decay": 0.98, "head_lr": 1.25e-3, "patience": None}
+        how = {"lr": 2.5e-4, "weight_decay": 0.05, "decay": 0.98, "head_lr": head_lr, "patience": None}
         training.fit(network, train, few, epochs, folder, **how)
     return error(training.predict(network, loader(images[judged])), ages[judged])
 
@@ -66,14 +66,17 @@ if __name__ == "__main__":
     print(f"{len(known_to_it)} photos to learn from before, {len(pool)} of the other source", flush=True)
 
     epochs, lr, head_lr = shipped.RECIPES["face_resnet"]
-    rows = shipped.balanced(faces, known_to_it)
+    weights = shipped.rarity(faces.iloc[known_to_it])
+    rows = shipped.balanced(known_to_it, weights)
     seen = datasets.FaceAgeDataset(images, ages, rows, shipped.robust_augmentation)
     training.setup(shipped.SEED)
-    before = models.start_at(models.face_resnet(n, window), ages[rows].mean(), seen.sample())
+    before = models.start_at(models.face_resnet(1, window), ages[rows].mean(), seen.sample())
+    shipped.fit_head(before, images, ages, known_to_it, weights)
     learn = datasets.make_loader(seen, train=True, seed=shipped.SEED, workers=2)
     valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, chooses))
     with tempfile.TemporaryDirectory() as folder:
         print(training.fit(before, learn, valid, epochs, folder, lr, 0.05, head_lr=head_lr).round(2), flush=True)
+    shipped.fit_head(before, images, ages, known_to_it, weights)
 
     own, strange = before.state_dict(), models.face_resnet(n, window)
     of_it, of_stranger = features_of(before, images, pool), features_of(strange, images, pool)
@@ -91,10 +94,10 @@ if __name__ == "__main__":
             if count == COUNTS[-1] and draw < 2:
                 network = models.face_resnet(n, window)
                 models.start_at(network, few.mean(), datasets.FaceAgeDataset(images, ages, pool[some]).sample())
-                row["fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw)
-                network = models.face_network(n, window)
+                row["fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw, 1.25e-3)
+                network = models.face_network(1, window)
                 network.load_state_dict(own)
-                row["it, fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw)
+                row["it, fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw, head_lr)
             found.append(row)
             print({name: round(value, 2) for name, value in row.items()}, flush=True)
     print(pd.DataFrame(found).groupby("photos").mean().round(2).T.to_string())
