@@ -7,7 +7,7 @@ must answer for photos of any source. So they see crops, light and files of many
 import argparse
 import copy
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,6 @@ def main(arguments=None):
     if asked.elsewhere:
         _, others, their_ages = through_the_detector(elsewhere, labels.root_of(asked.elsewhere), margin)
     for name, network in networks.items():
-        network.head.append(nn.Hardtanh(*models.AGES[[0, -1]].tolist()))  # no ages that it has never seen
         file, whole = asked.out / f"{name}_photos.onnx", paths.run_dir("shipped") / f"{name}.onnx"
         export.export(network, whole)
         export.quantise(whole, file, pictures[valid.index[:: max(1, len(valid) // 128)]])
@@ -62,50 +61,76 @@ def main(arguments=None):
 
 
 def train(pictures, faces, chooses, trained=False):
-    """Return the two networks, trained, or as a former call has `trained` them.
+    """Return the two networks, `complete`, trained, or as a former call has `trained` them.
 
-    Three things keep what the body knows of faces of other sources: the head begins as ridge regression, not at random
-    (Kumar et al. 2022, LP-FT); the face ResNet's body goes half way back to where it began (Wortsman et al. 2022,
-    WiSE-FT); and the head is fitted anew. The best epoch is that with the smallest error on the rows `chooses`.
+    The best epoch is that with the smallest error on the rows `chooses`.
     """
     ages, part = faces["age"].to_numpy(), np.flatnonzero(faces["part"] == "train")
     weights = rarity(faces.iloc[part])
     seen = datasets.FaceAgeDataset(pictures, ages, balanced(part, weights), robust_augmentation)
     valid = datasets.make_loader(datasets.FaceAgeDataset(pictures, ages, chooses))
-    networks = {"face_resnet": models.face_resnet(1, features.window_of(pictures))}
-    models.start_at(networks["face_resnet"], ages[part].mean(), seen.sample())
-    for name, (epochs, lr, head_lr) in RECIPES.items():
+    network, networks = models.face_resnet(1, features.window_of(pictures)), {}
+    models.start_at(network, ages[part].mean(), seen.sample())
+    for name in RECIPES:
         training.setup(SEED)
         if name == "compact_resnet":
-            networks[name] = models.compact_resnet(1, networks["face_resnet"])
+            network = models.compact_resnet(1, teacher=network)
             seen = training.with_teacher(seen, networks["face_resnet"])
-        network, folder = networks[name], paths.run_dir("shipped") / name
-        fit_head(network, pictures, ages, part, weights)
-        start = copy.deepcopy(network.body.state_dict())
-        if trained:
-            training.load_weights(network, folder / "best.pt", trained_on=seen)
-        else:
-            loader = datasets.make_loader(seen, train=True, seed=SEED, workers=2)
-            print(training.fit(network, loader, valid, epochs, folder, lr, 0.05, head_lr=head_lr).round(3))
-        if name == "face_resnet":
-            now = network.body.state_dict()
-            half = {at: now[at].lerp(start[at], 0.5) for at in now if now[at].is_floating_point()}
-            network.body.load_state_dict(now | half)
-        fit_head(network, pictures, ages, part, weights)
+        put_head = partial(fit_head, network, pictures, ages, part, weights)
+        fine_tune(name, network, put_head, seen, valid, paths.run_dir("shipped") / name, trained)
+        networks[name] = complete(network)
     return networks
 
 
-def fit_head(network, pictures, ages, rows, weights, penalty=10):
+def fine_tune(name, network, put_head, seen, valid, folder, trained=False):
+    """Train `network` with the recipe `name`, or load it from `folder` if that has been `trained`.
+
+    Three things keep what the body knows of faces of other sources: the head begins as ridge regression, not at random
+    (`put_head`; Kumar et al. 2022, LP-FT); the face ResNet's body goes half way back to where it began (Wortsman et al.
+    2022, WiSE-FT); and the head is fitted anew.
+    """
+    put_head()
+    epochs, lr, head_lr = RECIPES[name]
+    start = copy.deepcopy(network.body.state_dict())
+    if trained:
+        training.load_weights(network, folder / "best.pt", trained_on=seen)
+    else:
+        loader = datasets.make_loader(seen, train=True, seed=SEED, workers=2)
+        print(training.fit(network, loader, valid, epochs, folder, lr, 0.05, head_lr=head_lr).round(3))
+    if name == "face_resnet":
+        now = network.body.state_dict()
+        half = {at: now[at].lerp(start[at], 0.5) for at in now if now[at].is_floating_point()}
+        network.body.load_state_dict(now | half)
+    put_head()
+
+
+class BothWays(nn.Module):
+    """The mean of what `body` makes of pictures `(B, 3, H, W)` and of their mirror images."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, pictures):
+        return self.body(torch.cat([pictures, pictures.flip(3)])).unflatten(0, (2, -1)).mean(0)
+
+
+def complete(network):
+    """Return `network`, a face ResNet with one output, as it answers: both ways, and with no age it has never seen."""
+    return nn.Sequential(BothWays(network.body), *network.head, nn.Hardtanh(*models.AGES[[0, -1]].tolist()))
+
+
+def fit_head(network, pictures, ages, rows, weights, penalty=30):
     """Fit the head of `network`, a face ResNet with one output, to what its body makes of `pictures[rows]`.
 
     Ridge regression on the age, each feature standardised, each picture with its weight `(len(rows),)`; `penalty`: its
-    strength for each feature. A picture is seen six times: as it is, tighter, looser, and each mirrored. A training of
+    strength for each feature. A picture is seen six times: as it is, tighter, looser, wider, taller and grey. Training
     all layers spoils the last one for photos of other sources more than the layers before it, and to fit it anew puts
     that right (Kirichenko et al. 2023).
     """
     norm, _, last = network.head
     plain = nn.LayerNorm(norm.normalized_shape, elementwise_affine=False)
-    body = nn.Sequential(network.body, plain).to(training.best_device(), memory_format=torch.channels_last)
+    body = nn.Sequential(BothWays(network.body), plain).to(training.best_device(), memory_format=torch.channels_last)
     found = []
     for view in _views():
         loader = datasets.make_loader(datasets.FaceAgeDataset(pictures, ages, rows, view))
@@ -163,12 +188,9 @@ def _robust():
 def _views():
     from torchvision.transforms import v2
 
-    crops = v2.Identity(), v2.CenterCrop(102), v2.Pad(16, padding_mode="reflect")  # 1, 1.25 and 0.8 times as tight
-    return [
-        v2.Compose([crop, v2.RandomHorizontalFlip(mirrored), v2.Resize((128, 128))])
-        for crop in crops
-        for mirrored in (0, 1)
-    ]
+    crops = v2.CenterCrop(128), v2.CenterCrop(102), v2.Pad(16, padding_mode="reflect")  # 1, 1.25, 0.8 times as tight
+    stretched = [v2.Compose([v2.Resize(sides), v2.CenterCrop(128)]) for sides in ((128, 160), (160, 128))]
+    return [v2.Compose([view, v2.Resize((128, 128))]) for view in (*crops, *stretched, v2.Grayscale(3))]
 
 
 def robust_augmentation(image):

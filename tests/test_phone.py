@@ -17,17 +17,22 @@ from helpers import deploy, export, paths
 @pytest.fixture(scope="module")
 def opened(browser, model_file, tmp_path_factory):  # noqa: F811
     """The page in a browser without a network, the list of what it asked for, and the model that is in it."""
+    tab, asked = opened_page(browser, model_file, tmp_path_factory.mktemp("page") / "phone.html")
+    return tab, asked, export.load(model_file, threads=1)
+
+
+def opened_page(browser, model, file):  # noqa: F811
+    """Write the page of `model` to `file`; return the tab that shows it, and the list of what it asks a network for."""
     pytest.importorskip("facenet_pytorch", reason="needs the face detector of requirements-optional.txt")
-    file = tmp_path_factory.mktemp("page") / "phone.html"
     try:
-        web.write_page(model_file, file, web.fetch_runtime())
+        web.write_page(model, file, web.fetch_runtime())
     except OSError as error:
         pytest.skip(str(error))
     tab, asked = browser.new_context(offline=True).new_page(), []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("websocket", lambda socket: asked.append(socket.url))
     tab.goto(file.as_uri())
-    return tab, asked, export.load(model_file, threads=1)
+    return tab, asked
 
 
 def ages(tab, file, put="#file"):
@@ -79,6 +84,13 @@ def test_all_faces_of_a_photo_are_told_from_left_to_right(opened, tmp_path):
     assert len(same(tab, model, tmp_path / "group.png")) == 4
     lines = tab.locator("#answer").inner_text().splitlines()
     assert lines[0] == "From left to right:" and [line[0] for line in lines[1:]] == list("1234")
+
+
+def test_the_shipped_compact_network_answers_on_the_page_as_in_python(browser, tmp_path):  # noqa: F811
+    file = deploy.SHIPPED.with_name("compact_resnet_photos.onnx")
+    tab, _ = opened_page(browser, file, tmp_path / "phone.html")
+    Image.fromarray(group(5)).save(tmp_path / "group.png")
+    assert len(same(tab, export.load(file, threads=1), tmp_path / "group.png")) == 5
 
 
 def test_a_photo_larger_than_a_screen_gives_the_same_answer(opened, tmp_path):

@@ -83,7 +83,7 @@ def judge(model, faces, crops, again):
         for change, kept in again.items()
     }
     slope = np.polyfit(truth, years[1], 1)[0]
-    return bands, pd.Series(tightness).round(2), pd.Series(moved).round(2), slope
+    return bands, *(pd.Series(found).map("{:.2f}".format) for found in (tightness, moved)), slope
 
 
 def markdown(table):

@@ -9,6 +9,7 @@ drawn.
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def loader(pictures):
     return datasets.make_loader(datasets.FaceAgeDataset(pictures, np.zeros(len(pictures))), 64)
 
 
-def tuned(network, images, ages, some, judged, seed, head_lr):
+def tuned(network, images, ages, some, judged, seed, head_lr=1.25e-3):
     """Fine-tune a copy of `network` on the rows `some`; return the MAE of the rows `judged` in years."""
     training.setup(seed)
     seen = datasets.FaceAgeDataset(images, ages, some, datasets.mild_augmentation)
@@ -65,22 +66,19 @@ if __name__ == "__main__":
     n, window = len(models.AGES), features.window_of(images)
     print(f"{len(known_to_it)} photos to learn from before, {len(pool)} of the other source", flush=True)
 
-    epochs, lr, head_lr = shipped.RECIPES["face_resnet"]
     weights = shipped.rarity(faces.iloc[known_to_it])
     rows = shipped.balanced(known_to_it, weights)
     seen = datasets.FaceAgeDataset(images, ages, rows, shipped.robust_augmentation)
     training.setup(shipped.SEED)
     before = models.start_at(models.face_resnet(1, window), ages[rows].mean(), seen.sample())
-    shipped.fit_head(before, images, ages, known_to_it, weights)
-    learn = datasets.make_loader(seen, train=True, seed=shipped.SEED, workers=2)
+    put_head = partial(shipped.fit_head, before, images, ages, known_to_it, weights)
     valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, chooses))
     with tempfile.TemporaryDirectory() as folder:
-        print(training.fit(before, learn, valid, epochs, folder, lr, 0.05, head_lr=head_lr).round(2), flush=True)
-    shipped.fit_head(before, images, ages, known_to_it, weights)
+        shipped.fine_tune("face_resnet", before, put_head, seen, valid, Path(folder))
 
     own, strange = before.state_dict(), models.face_resnet(n, window)
     of_it, of_stranger = features_of(before, images, pool), features_of(strange, images, pool)
-    as_it_is, found = training.predict(before, loader(images[pool])), []
+    as_it_is, found = training.predict(shipped.complete(before), loader(images[pool])), []
     print(f"median {error(np.median(ages[known_to_it]), ages[pool]):.2f}, as it is {error(as_it_is, ages[pool]):.2f}")
     for count in COUNTS:
         for draw in range(DRAWS):
@@ -94,10 +92,10 @@ if __name__ == "__main__":
             if count == COUNTS[-1] and draw < 2:
                 network = models.face_resnet(n, window)
                 models.start_at(network, few.mean(), datasets.FaceAgeDataset(images, ages, pool[some]).sample())
-                row["fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw, 1.25e-3)
+                row["fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw)
                 network = models.face_network(1, window)
                 network.load_state_dict(own)
-                row["it, fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw, head_lr)
+                row["it, fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw, 3e-5)
             found.append(row)
             print({name: round(value, 2) for name, value in row.items()}, flush=True)
     print(pd.DataFrame(found).groupby("photos").mean().round(2).T.to_string())
