@@ -1,7 +1,8 @@
 """Fit the shipped network to photos of yours whose ages you know: `python -m commands.adapt <photos with ages>`.
 
-A straight line through its answers is fitted to the ages, which 30 photos are enough for. Nothing is trained. The ages
-are told as for `AGE_DATA` (data/YOUR_PHOTOS.md). `tests/bench/start.py` compares this with a training.
+A straight line through its answers is fitted to the ages. Nothing is trained. 30 photos are the least, and a few
+hundred are better: `tests/bench/start.py` compares this with a training. The ages are told as for `AGE_DATA`
+(data/YOUR_PHOTOS.md).
 """
 
 import argparse
