@@ -111,10 +111,10 @@ def predict(model, loader, read=to_years):
 def with_teacher(faces, teacher):
     """Return a `FaceAgeDataset` whose labels are the age and the answer of `teacher`, `(1 + outputs,)`."""
     # It sees each picture once, not augmented: to ask about every epoch's takes longer than to train a small network.
-    told = predict(teacher, make_loader(FaceAgeDataset(faces.images, faces.ages, faces.rows), 32), torch.Tensor.float)
-    labels = np.full((len(faces.ages), 1 + told.shape[1]), np.nan, np.float32)
-    labels[faces.rows] = np.column_stack([faces.ages[faces.rows], told])
-    return FaceAgeDataset(faces.images, labels, faces.rows, faces.augment)
+    rows = np.unique(faces.rows)
+    told = predict(teacher, make_loader(FaceAgeDataset(faces.images, faces.ages, rows), 32), torch.Tensor.float)
+    labels = pd.DataFrame(np.column_stack([faces.ages[rows], told]), rows).reindex(range(len(faces.ages)))
+    return FaceAgeDataset(faces.images, labels.to_numpy(np.float32), faces.rows, faces.augment)
 
 
 def settings_of(model, train_loader, **how) -> dict:

@@ -1,7 +1,8 @@
-"""The tables of data/models/README.md: `AGE_DATA=<UTKFace> python tests/bench/shipped.py --elsewhere <other photos>`.
+"""Measure the networks of data/models: `AGES=20-60 AGE_DATA=<UTKFace> python tests/bench/shipped.py --elsewhere <…>`.
 
 Every photo goes through detector, alignment and crop. The test set of `AGE_DATA` has chosen nothing; `--elsewhere` are
-photos of another source, with their ages, that no network has learnt from.
+photos of another source, with their ages, that no network has learnt from. `--write` puts the tables into the card,
+data/models/README.md.
 """
 
 import argparse
@@ -62,56 +63,89 @@ def look_at(faces, root, margin, changed=100):
     return faces.loc[met], {tighter: np.stack(kept) for tighter, kept in crops.items()}, again
 
 
+def errors(true, answers, people, half_width):
+    """Return what the tables say of faces `(N,)`: how many, MAE with its interval, bias, coverage."""
+    found = evaluation.metrics(true, answers, people)
+    coverage = (np.abs(answers - true) <= half_width).mean()
+    mae = "{mae:.2f} [{mae_low:.2f}, {mae_high:.2f}]".format(**found)
+    return {"faces": len(true), "MAE, years": mae, "bias": f"{found['bias']:+.2f}", "coverage": f"{coverage:.0%}"}
+
+
+def by_band(true, answers, people, half_width):
+    """Return `errors` for each band of five years of the true age; the last one has all from 45 on."""
+    start, rows = (true // 5 * 5).clip(max=45).astype(int), {}
+    for first in np.unique(start):
+        band = start == first
+        last = true.max() if first == 45 else first + 4
+        rows[f"{first} to {last:.0f}"] = errors(true[band], answers[band], people[band], half_width)
+    return pd.DataFrame(rows).T
+
+
 def judge(model, faces, crops, again):
-    """Return errors by age band, errors by tightness of the crop, and the median change of the age by each change."""
-    truth, half_width = faces["age"].to_numpy(float), export.facts_of(model)["half_width"]
+    """Return one row of all faces, one of each age band, and what moves the answer: MAE by crop, median change."""
+    true, people = faces["age"].to_numpy(float), faces["person"].to_numpy(str)
+    half_width = export.facts_of(model)["half_width"]
     years = {tighter: export.years_of(model, kept) for tighter, kept in crops.items()}
-    error, table = years[1] - truth, {}
-    for band in ["all", *range(20, 50, 5)]:
-        rows = np.full(len(truth), True) if band == "all" else (truth // 5 * 5).clip(max=45) == band
-        groups = faces["person"].fillna(faces["path"])[rows]
-        found = evaluation.metrics(truth[rows], years[1][rows], groups)
-        name = band if band == "all" else f"{band} to {band + (5 if band == 45 else 4)}"
-        median = np.abs(truth[rows] - np.median(truth)).mean()
-        held = (np.abs(error[rows]) <= half_width).mean()
-        mae = "{mae:.2f} [{mae_low:.2f}, {mae_high:.2f}]".format(**found)
-        table[name] = [rows.sum(), mae, f"{error[rows].mean():+.2f}", f"{held:.0%}", f"{median:.2f}"]
-    bands = pd.DataFrame(table, index=["faces", "MAE", "bias", "in the interval", "guessing the median"]).T
-    tightness = {f"{tighter} times as tight": np.abs(answer - truth).mean() for tighter, answer in years.items()}
-    moved = {
-        change: np.median(np.abs(export.years_of(model, np.stack([*kept.values()])) - years[1][[*kept]]))
-        for change, kept in again.items()
-    }
-    slope = np.polyfit(truth, years[1], 1)[0]
-    return bands, *(pd.Series(found).map("{:.2f}".format) for found in (tightness, moved)), slope
+    row = errors(true, years[1], people, half_width)
+    row |= {"slope": f"{np.polyfit(true, years[1], 1)[0]:.2f}", "half width": f"±{half_width:.1f}"}
+    row["guessing the median"] = f"{np.abs(true - np.median(true)).mean():.2f}"
+    moves = {f"{tighter} times as tight (MAE)": np.abs(answer - true).mean() for tighter, answer in years.items()}
+    for change, kept in again.items():
+        moves[change] = np.median(np.abs(export.years_of(model, np.stack([*kept.values()])) - years[1][[*kept]]))
+    return row, by_band(true, years[1], people, half_width), pd.Series(moves).map("{:.2f}".format)
 
 
-def markdown(table):
-    """Return `table` as lines of Markdown."""
-    rows = [
-        ["", *map(str, table.columns)],
-        ["---"] * (1 + table.shape[1]),
-        *([name, *map(str, row)] for name, row in zip(table.index, table.to_numpy())),
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def markdown(table, corner=""):
+    """Return `table` as lines of Markdown, with the index in the first column, called `corner`."""
+    lines = [[corner, *table.columns], ["---"] * (1 + table.shape[1]), *table.reset_index().to_numpy()]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def tables_of(sources, files):
+    """Return the tables of the card by name: `all`, one of age bands for each of `sources`, and `moves`."""
+    rows, bands, moves = {}, {}, {}
+    for source, (faces, root) in sources.items():
+        looked = look_at(faces, root, export.facts_of(export.load(files[0]))["margin"])
+        print(f"{source}: a face was found in {len(looked[0])} of {len(faces)} photos.")
+        for file in files:
+            network = file.stem.removesuffix("_photos").replace("_", " ").replace("resnet", "ResNet")
+            row, band, moves[f"{source}, {network}"] = judge(export.load(file), *looked)
+            rows[len(rows)] = {"photos": source, "network": network} | row
+            bands[source] = pd.concat([bands[source], band.drop(columns="faces")], axis=1) if source in bands else band
+    found = {"all": markdown(pd.DataFrame(rows).T.set_index("photos"), "photos")}
+    found |= {f"bands of {source}": markdown(band, "age") for source, band in bands.items()}
+    return found | {"moves": markdown(pd.DataFrame(moves), "change")}
+
+
+def write(card, tables):
+    """Put each of `tables` into the file `card`, between `<!-- its name -->` and `<!-- end -->`."""
+    text = card.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition("<!-- end -->")
+        if not end:
+            raise ValueError(f"{card} has no place for the table {name!r}: add <!-- {name} --> and <!-- end -->.")
+        text = f"{before}{mark}\n{table}\n{end}{after}"
+    with paths.atomic(card) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--elsewhere", type=Path, help="photos of another source")
+    parser.add_argument("--elsewhere-name", default="another source", help="what they are called in the tables")
     parser.add_argument("--models", type=Path, default=deploy.SHIPPED.parent)
+    parser.add_argument("--write", action="store_true", help="put the tables into data/models/README.md")
     asked = parser.parse_args()
-    files = sorted(asked.models.glob("*.onnx"))
-    margin = export.facts_of(export.load(files[0]))["margin"]
-    sources = {paths.data_name(): (datasets.read_splits().query("part == 'test'"), labels.root_of(paths.data_dir()))}
+    files = sorted(asked.models.glob("*_photos.onnx"), reverse=True)  # the face ResNet first
+    facts = export.facts_of(export.load(files[0]))
+    faces = datasets.load_faces()[1]  # with the people whom notebook 03 has found
+    sources = {facts["data"]: (faces.query("part == 'test'"), labels.root_of(paths.data_dir()))}
     if asked.elsewhere:
-        others = labels.find_faces(asked.elsewhere).dropna(subset="age").reset_index(drop=True)
-        sources["another source"] = others, labels.root_of(asked.elsewhere)
-    for source, (faces, root) in sources.items():
-        looked = look_at(faces, root, margin)
-        print(f"\n# {source}: a face found in {len(looked[0])} of {len(faces)} photos")
-        for file in files:
-            bands, tightness, moved, slope = judge(export.load(file), *looked)
-            print(f"\n## {file.name}, slope {slope:.2f}\n\n{markdown(bands)}\n")
-            print(markdown(tightness.to_frame("MAE")) + "\n")
-            print(markdown(moved.to_frame("median change, years")))
+        others = labels.find_faces(asked.elsewhere).dropna(subset=["path", "age"]).reset_index(drop=True)
+        others["person"] = others["person"].fillna(others["path"])
+        sources[asked.elsewhere_name] = others[others["age"].between(*facts["ages"])], labels.root_of(asked.elsewhere)
+    tables = tables_of(sources, files)
+    print("\n\n".join(f"# {name}\n\n{table}" for name, table in tables.items()))
+    if asked.write:
+        write(deploy.SHIPPED.parent / "README.md", tables)
