@@ -50,8 +50,8 @@ def main(arguments=None):
     except KeyboardInterrupt:
         sys.exit(f"Stopped: the same command goes on from here; {table} lists what is done.")
     before = f", {former} of them done before" if former else ""
-    with_faces = sum(number > 0 for number in found)
-    say(f"{sum(found)} faces in {with_faces} of {len(files)} files{before}; {table} lists them.")
+    with_faces, faces = sum(number > 0 for number in found), "1 face" if sum(found) == 1 else f"{sum(found)} faces"
+    say(f"{faces} in {with_faces} of {len(files)} files{before}; {table} lists them.")
     if not with_faces:
         sys.exit(1)
 
@@ -93,7 +93,7 @@ def options_of(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m commands.ages",
         description="Find the faces in photos and estimate their ages. Everything happens on this machine, and no file "
-        "is replaced. Stopped, the same command goes on where it was.",
+        "is replaced. If it is interrupted, give the same command again: it continues where it stopped.",
     )
     parser.add_argument("photos", nargs="+", type=path_of, help="photos, and folders of photos")
     parser.add_argument("--out", type=path_of, default="annotated", help="folder for ages.csv and photos with boxes")
@@ -105,7 +105,7 @@ def options_of(arguments):
 
 
 def look_at(photo, model_file, cropped, threads):
-    """Return the rows for one photo, whether they are final, what to say of it, and it with boxes as a JPEG, or b""."""
+    """Return the rows for one photo, whether they are final, what to say, and a JPEG with boxes or b""."""
     try:
         picture = deploy.as_picture(photo)
         table = deploy.predict(picture, model_in(model_file, threads), cropped)
