@@ -1,10 +1,10 @@
-"""Where to begin with few photos of another source: `AGE_DATA=<UTKFace> python tests/bench/start.py` after a run.
+"""Where to begin with few photos of another source: `AGES=20-60 AGE_DATA=<UTKFace> python tests/bench/start.py`.
 
-One source has enough labels, so it is split in two by the third number in the names of UTKFace: what its authors called
-a person's origin. A face ResNet is fine-tuned on the people who are not called Asian, with the recipe of
-`commands.shipped`, and plays the network that is shipped. Then there are few photos of people who are called Asian. Is
-it better to begin with this network, or with the one that knows no age? The MAE is that of the photos that were not
-drawn.
+Notebooks 02 and 03 must have labelled and split the photos. One source has enough labels, so it is split in two by the
+third number in the names of UTKFace: what its authors called a person's origin. A face ResNet is fine-tuned on the
+people who are not called Asian, with the recipe of `commands.shipped`, and plays the network that is shipped. Then
+there are few photos of people who are called Asian. Is it better to begin with this network, or with the one that knows
+no age? The MAE is that of the people who were not drawn.
 """
 
 import sys
@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 from commands import shipped  # noqa: E402
 from helpers import datasets, features, models, training  # noqa: E402
 
-COUNTS, DRAWS, BATCH = (30, 100, 300), 3, 32
+COUNTS, DRAWS, TUNED, BATCH = (30, 100, 300), 20, 2, 32
 
 
 def features_of(network, images, rows):
@@ -59,43 +59,47 @@ def error(answers, true):
 if __name__ == "__main__":
     images, faces = datasets.load_faces()
     ages = faces["age"].to_numpy()
-    theirs = faces["path"].str.contains(r"/\d+_[01]_2_\d+[^/]*$").to_numpy()
-    known_to_it = np.flatnonzero((faces["part"] == "train") & ~theirs)
-    chooses = np.flatnonzero((faces["part"] == "valid") & ~theirs)
-    pool = np.flatnonzero(faces["part"].isin(["train", "valid"]) & theirs)
+    new = faces["path"].str.contains(r"(?:^|/)\d+_[01]_2_\d+[^/]*$").to_numpy()
+    old = np.flatnonzero((faces["part"] == "train") & ~new)
+    old_valid = np.flatnonzero((faces["part"] == "valid") & ~new)
+    pool = np.flatnonzero(faces["part"].isin(["train", "valid"]) & new)
     n, window = len(models.AGES), features.window_of(images)
-    print(f"{len(known_to_it)} photos to learn from before, {len(pool)} of the other source", flush=True)
+    print(f"{len(old)} photos to learn from before, {len(pool)} of the other source", flush=True)
 
-    weights = shipped.rarity(faces.iloc[known_to_it])
-    rows = shipped.balanced(known_to_it, weights)
+    weights = shipped.rarity(faces.iloc[old])
+    rows = shipped.balanced(old, weights)
     seen = datasets.FaceAgeDataset(images, ages, rows, shipped.robust_augmentation)
     training.setup(shipped.SEED)
     before = models.start_at(models.face_resnet(1, window), ages[rows].mean(), seen.sample())
-    put_head = partial(shipped.fit_head, before, images, ages, known_to_it, weights)
-    valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, chooses))
+    put_head = partial(shipped.fit_head, before, images, ages, old, weights)
+    valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, old_valid))
     with tempfile.TemporaryDirectory() as folder:
         shipped.fine_tune("face_resnet", before, put_head, seen, valid, Path(folder))
 
-    own, strange = before.state_dict(), models.face_resnet(n, window)
-    of_it, of_stranger = features_of(before, images, pool), features_of(strange, images, pool)
+    weights_before = before.state_dict()
+    its_features = features_of(before, images, pool)
+    untrained_features = features_of(models.face_resnet(n, window), images, pool)
     as_it_is, found = training.predict(shipped.complete(before), loader(images[pool])), []
-    print(f"median {error(np.median(ages[known_to_it]), ages[pool]):.2f}, as it is {error(as_it_is, ages[pool]):.2f}")
+    person = pd.factorize(faces["person"].iloc[pool].astype(str))[0]
     for count in COUNTS:
         for draw in range(DRAWS):
-            some = np.random.default_rng(draw).permutation(len(pool)) < count
+            order = np.random.default_rng(draw).permutation(person.max() + 1)
+            some = np.isin(person, order[np.bincount(person)[order].cumsum() <= count])
             few, true = ages[pool[some]], ages[pool[~some]]
             line = np.polyfit(as_it_is[some], few, 1)
-            row = {"photos": count, "its answers": error(as_it_is[~some], true)}
+            row = {"photos": count, "median of the drawn": error(np.median(few), true)}
+            row["its answers"] = error(as_it_is[~some], true)
             row["its answers, a line fitted"] = error(np.polyval(line, as_it_is[~some]), true)
-            for name, told in {"untrained features": of_stranger, "its features": of_it}.items():
-                row[f"{name}, ridge"] = error(features.ridge().fit(told[some], few).predict(told[~some]), true)
-            if count == COUNTS[-1] and draw < 2:
+            for name, seen in {"untrained features": untrained_features, "its features": its_features}.items():
+                row[f"{name}, ridge"] = error(features.ridge().fit(seen[some], few).predict(seen[~some]), true)
+            if count == COUNTS[-1] and draw < TUNED:
                 network = models.face_resnet(n, window)
                 models.start_at(network, few.mean(), datasets.FaceAgeDataset(images, ages, pool[some]).sample())
-                row["fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw)
+                row["untrained, fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw)
                 network = models.face_network(1, window)
-                network.load_state_dict(own)
+                network.load_state_dict(weights_before)
                 row["it, fine-tuned"] = tuned(network, images, ages, pool[some], pool[~some], draw, 3e-5)
             found.append(row)
             print({name: round(value, 2) for name, value in row.items()}, flush=True)
-    print(pd.DataFrame(found).groupby("photos").mean().round(2).T.to_string())
+    means = pd.DataFrame(found).astype(float).groupby("photos").agg(["mean", "std"])
+    print(means.round(2).T.to_string())
