@@ -71,10 +71,10 @@ if __name__ == "__main__":
     seen = datasets.FaceAgeDataset(images, ages, rows, shipped.robust_augmentation)
     training.setup(shipped.SEED)
     before = models.start_at(models.face_resnet(1, window), ages[rows].mean(), seen.sample())
-    put_head = partial(shipped.fit_head, before, images, ages, old, weights)
+    refit_head = partial(shipped.fit_head, before, images, ages, old, weights)
     valid = datasets.make_loader(datasets.FaceAgeDataset(images, ages, old_valid))
     with tempfile.TemporaryDirectory() as folder:
-        shipped.fine_tune("face_resnet", before, put_head, seen, valid, Path(folder))
+        shipped.fine_tune("face_resnet", before, refit_head, seen, valid, Path(folder))
 
     weights_before = before.state_dict()
     its_features = features_of(before, images, pool)
